@@ -1,0 +1,31 @@
+"""Where the files are. Edit the paths here; each can also come from an environment variable of the same name.
+
+`BOA_DATA` moves the whole data folder (default: data).
+"""
+
+import os
+from pathlib import Path
+
+
+def _path(name: str, default: Path | str) -> Path:
+    return Path(os.environ.get(name, default)).expanduser()
+
+
+DATA = _path("BOA_DATA", "data")
+
+# raw data sets, as their owners distribute them
+PW3D_ROOT = _path("PW3D_ROOT", DATA / "3DPW")
+MPI_INF_3DHP_ROOT = _path("MPI_INF_3DHP_ROOT", DATA / "MPI_INF_3DHP")
+H36M_ROOT = _path("H36M_ROOT", DATA / "H36M")
+H36M_MOSH_ROOT = _path("H36M_MOSH_ROOT", DATA / "neutrMosh" / "neutrSMPL_H3.6")
+
+# what process_data.py makes of them
+DATASET_NPZ_PATH = _path("DATASET_NPZ_PATH", DATA / "dataset_extras")
+
+# body model, regressors, mean parameters, pose prior
+SMPL_MODEL_DIR = _path("SMPL_MODEL_DIR", DATA / "smpl")
+SMPL_MEAN_PARAMS = _path("SMPL_MEAN_PARAMS", DATA / "spin_data" / "smpl_mean_params.npz")
+JOINT_REGRESSOR_TRAIN_EXTRA = _path("JOINT_REGRESSOR_TRAIN_EXTRA", DATA / "spin_data" / "J_regressor_extra.npy")
+JOINT_REGRESSOR_H36M = _path("JOINT_REGRESSOR_H36M", DATA / "spin_data" / "J_regressor_h36m.npy")
+GMM_FILE = _path("GMM_FILE", DATA / "spin_data" / "gmm_08.pkl")
+BASE_MODEL = _path("BASE_MODEL", DATA / "basemodel.pt")

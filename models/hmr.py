@@ -1,0 +1,125 @@
+"""The regressor: image -> SMPL parameters (HMR, Kanazawa et al., CVPR 2018, in SPIN's form)."""
+
+import pickle
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from utils.errors import UserError
+from utils.files import existing, load_npz
+from utils.geometry import rot6d_to_rotmat
+
+_LAYERS = {18: (BasicBlock, [2, 2, 2, 2]), 34: (BasicBlock, [3, 4, 6, 3]), 50: (Bottleneck, [3, 4, 6, 3])}
+_NORMS = {"group": partial(nn.GroupNorm, 4), "batch": nn.BatchNorm2d}
+_ITERATIONS = 3
+_WIDTH = 1024
+_SIZES = {"pose": 144, "shape": 10, "cam": 3}
+
+
+class SmplParams(NamedTuple):
+    """Rotations (B,24,3,3), betas (B,10) and weak perspective cam (B,3) = s, tx, ty."""
+
+    rotmat: Tensor
+    betas: Tensor
+    cam: Tensor
+
+
+class HMR(ResNet):
+    """A ResNet and a head that corrects an estimate of pose, shape and camera three times, without non-linearity.
+
+    Args:
+        mean_params: `pose` (144,), `shape` (10,) and `cam` (3,), from which the estimate starts
+        depth: of the ResNet, 18, 34 or 50
+        norm: `group` (4 groups, BOA's) or `batch` (SPIN's)
+    """
+
+    def __init__(self, mean_params: Mapping[str, np.ndarray], depth: int = 50, norm: str = "group") -> None:
+        block, layers = _LAYERS[depth]
+        super().__init__(block, layers, norm_layer=_NORMS[norm])
+        self.fc = nn.Identity()  # the classifier of the ResNet, which has no place here
+        self.fc1 = nn.Linear(512 * block.expansion + sum(_SIZES.values()), _WIDTH)
+        self.drop1 = nn.Dropout()
+        self.fc2 = nn.Linear(_WIDTH, _WIDTH)
+        self.drop2 = nn.Dropout()
+        for name, size in _SIZES.items():
+            decoder = nn.Linear(_WIDTH, size)
+            nn.init.xavier_uniform_(decoder.weight, gain=0.01)
+            self.add_module(f"dec{name}", decoder)
+            self.register_buffer(f"init_{name}", torch.as_tensor(mean_params[name], dtype=torch.float32)[None])
+
+    def forward(self, image: Tensor) -> SmplParams:
+        """Regress normalised images (B,3,224,224)."""
+        features = super().forward(image)
+        batch = len(features)
+        pose, shape, cam = (getattr(self, f"init_{name}").expand(batch, -1) for name in _SIZES)
+        for _ in range(_ITERATIONS):
+            hidden = self.drop1(self.fc1(torch.cat([features, pose, shape, cam], dim=1)))
+            hidden = self.drop2(self.fc2(hidden))
+            pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
+        return SmplParams(rot6d_to_rotmat(pose).view(batch, 24, 3, 3), shape, cam)
+
+
+def load_mean_params(file: Path) -> dict[str, np.ndarray]:
+    """Read smpl_mean_params.npz: `pose` (144,), `shape` (10,), `cam` (3,); UserError when it is missing or damaged."""
+    return load_npz(file, _SIZES, "get it with SPIN's data (data/README.md)")
+
+
+def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
+    """Build the network that a checkpoint holds: BOA's, SPIN's or one of pretrain.py, told apart by its keys.
+
+    Args:
+        mean_params_file: smpl_mean_params.npz
+        checkpoint_file: saved by torch.save({'model': state}), with or without 'module.' before the names; half
+            precision is widened to float32
+
+    Raises:
+        UserError: a file is missing or damaged, or the checkpoint is of another architecture (says which keys).
+    """
+    mean_params = load_mean_params(mean_params_file)
+    state = _read_state(checkpoint_file)
+    if "layer1.0.conv3.weight" in state:
+        depth = 50
+    else:
+        depth = 34 if "layer1.2.conv1.weight" in state else 18
+    hmr = HMR(mean_params, depth, "batch" if "bn1.running_mean" in state else "group")
+    _check_state(checkpoint_file, state, hmr.state_dict(), f"ResNet-{depth}")
+    hmr.load_state_dict(state, strict=False)
+    return hmr
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    remedy = "get the base model (README, Get started) or name yours by --model_file"
+    existing(file, remedy)
+    # checkpoints written during a training often hold numpy numbers beside the weights; they are safe to read
+    numbers = [np.core.multiarray.scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} is no checkpoint that can be read safely ({reason}); {remedy}") from error
+    state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{file} holds no 'model'; {remedy}")
+    # nn.DataParallel put the prefix there
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _check_state(file: Path, state: dict[str, Tensor], wanted: dict[str, Tensor], kind: str) -> None:
+    """Compare names and shapes; the mean parameters may lack, since they are in a file of their own."""
+    missing = [name for name in wanted if name not in state and not name.startswith("init_")]
+    unknown = [name for name in state if name not in wanted]
+    other = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    problems = [
+        f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in (("it lacks", missing), ("it has unknown", unknown), ("of another shape are", other))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{file} is a checkpoint of another architecture than HMR with {kind}: {'; '.join(problems)}")

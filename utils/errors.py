@@ -1,0 +1,24 @@
+"""The one exception for what a user can mend: a message that names the file and the remedy, exit code 2."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger("boa")
+
+
+class UserError(Exception):
+    """Something outside the program is wrong; the message names the file and how to mend it."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command line's `main`: one line on stderr and exit code 2 for a UserError, 130 after Ctrl-C."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    try:
+        main()
+    except UserError as error:
+        log.error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        sys.exit(130)

@@ -1,0 +1,137 @@
+"""The one table of joint names; every list of joint indices in the program is derived from it.
+
+The names of the 24 SPIN joints are SPIN's (Kolotouros et al., ICCV 2019). Other skeletons list, in the order of their
+rows, the SPIN joint that a row stands for, so that a selection between two skeletons is a matter of names.
+"""
+
+from collections.abc import Iterable
+
+SMPL24 = (
+    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
+    "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "left_hand right_hand"
+).split()
+# vertices that smplx appends as joints
+VERTEX21 = (
+    "nose reye leye rear lear LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel "
+    "lthumb lindex lmiddle lring lpinky rthumb rindex rmiddle rring rpinky"
+).split()
+# rows of J_regressor_extra.npy
+EXTRA9 = "rhip_lsp lhip_lsp neck_lsp head_top_lsp pelvis_mpii thorax_mpii spine_h36m jaw_h36m head_h36m".split()
+BODY54 = SMPL24 + VERTEX21 + EXTRA9
+
+# OpenPose BODY_25 and SPIN's joints: name -> where the body model has it
+BODY25 = {
+    "OP Nose": "nose",
+    "OP Neck": "neck",
+    "OP RShoulder": "right_shoulder",
+    "OP RElbow": "right_elbow",
+    "OP RWrist": "right_wrist",
+    "OP LShoulder": "left_shoulder",
+    "OP LElbow": "left_elbow",
+    "OP LWrist": "left_wrist",
+    "OP MidHip": "pelvis",
+    "OP RHip": "right_hip",
+    "OP RKnee": "right_knee",
+    "OP RAnkle": "right_ankle",
+    "OP LHip": "left_hip",
+    "OP LKnee": "left_knee",
+    "OP LAnkle": "left_ankle",
+    "OP REye": "reye",
+    "OP LEye": "leye",
+    "OP REar": "rear",
+    "OP LEar": "lear",
+    "OP LBigToe": "LBigToe",
+    "OP LSmallToe": "LSmallToe",
+    "OP LHeel": "LHeel",
+    "OP RBigToe": "RBigToe",
+    "OP RSmallToe": "RSmallToe",
+    "OP RHeel": "RHeel",
+}
+SPIN24 = {
+    "Right Ankle": "right_ankle",
+    "Right Knee": "right_knee",
+    "Right Hip": "rhip_lsp",
+    "Left Hip": "lhip_lsp",
+    "Left Knee": "left_knee",
+    "Left Ankle": "left_ankle",
+    "Right Wrist": "right_wrist",
+    "Right Elbow": "right_elbow",
+    "Right Shoulder": "right_shoulder",
+    "Left Shoulder": "left_shoulder",
+    "Left Elbow": "left_elbow",
+    "Left Wrist": "left_wrist",
+    "Neck (LSP)": "neck_lsp",
+    "Top of Head (LSP)": "head_top_lsp",
+    "Pelvis (MPII)": "pelvis_mpii",
+    "Thorax (MPII)": "thorax_mpii",
+    "Spine (H36M)": "spine_h36m",
+    "Jaw (H36M)": "jaw_h36m",
+    "Head (H36M)": "head_h36m",
+    "Nose": "nose",
+    "Left Eye": "leye",
+    "Right Eye": "reye",
+    "Left Ear": "lear",
+    "Right Ear": "rear",
+}
+JOINTS49 = [*BODY25, *SPIN24]
+
+# rows of SPIN's J_regressor_h36m.npy: left leg first, unlike Human3.6M's own skeleton
+H36M17 = [
+    "Pelvis (MPII)",
+    *("Left Hip", "Left Knee", "Left Ankle"),
+    *("Right Hip", "Right Knee", "Right Ankle"),
+    *("Spine (H36M)", "Neck (LSP)", "Jaw (H36M)", "Head (H36M)"),
+    *("Left Shoulder", "Left Elbow", "Left Wrist"),
+    *("Right Shoulder", "Right Elbow", "Right Wrist"),
+]
+# the order in which scores are taken: all 17 for MPI-INF-3DHP, the first 14 for 3DPW
+COMMON17 = [*list(SPIN24)[:13], "Head (H36M)", "Pelvis (MPII)", "Spine (H36M)", "Jaw (H36M)"]
+LSP14 = COMMON17[:14]
+
+# raw skeletons of the data sets, "" where a row has no counterpart among the 17
+H36M32 = [
+    "",
+    *("Right Hip", "Right Knee", "Right Ankle", "", ""),
+    *("Left Hip", "Left Knee", "Left Ankle", "", ""),
+    *("Pelvis (MPII)", "Spine (H36M)", "", "Jaw (H36M)", "Head (H36M)", ""),
+    *("Left Shoulder", "Left Elbow", "Left Wrist", "", "", "", ""),
+    *("Neck (LSP)", "Right Shoulder", "Right Elbow", "Right Wrist", "", "", "", ""),
+]
+COCO18 = [
+    *("Nose", "Neck (LSP)"),
+    *("Right Shoulder", "Right Elbow", "Right Wrist"),
+    *("Left Shoulder", "Left Elbow", "Left Wrist"),
+    *("Right Hip", "Right Knee", "Right Ankle"),
+    *("Left Hip", "Left Knee", "Left Ankle"),
+    *("Right Eye", "Left Eye", "Right Ear", "Left Ear"),
+]
+
+
+def rows(names: Iterable[str], table: Iterable[str]) -> list[int]:
+    """Row of each name in a skeleton's table; KeyError for a name that the table lacks."""
+    where = {name: row for row, name in enumerate(table)}
+    return [where[name] for name in names]
+
+
+def mirror(name: str) -> str:
+    """Name of the joint on the other side of the body, in any of the tables; the name itself on the middle line."""
+    swaps = [("Right ", "Left "), ("OP R", "OP L"), ("right_", "left_")]
+    for right, left in swaps:
+        if name.startswith(right):
+            return name.replace(right, left, 1)
+        if name.startswith(left):
+            return name.replace(left, right, 1)
+    return name
+
+
+def flip_permutation(table: Iterable[str]) -> list[int]:
+    """Order that exchanges left and right when an image is mirrored."""
+    table = list(table)
+    return rows([mirror(name) for name in table], table)
+
+
+# where things stand among the 49 and the 24
+SPIN = slice(len(BODY25), len(JOINTS49))
+HIPS = rows(["Right Hip", "Left Hip"], SPIN24)
+PELVIS = H36M17.index("Pelvis (MPII)")

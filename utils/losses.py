@@ -1,0 +1,73 @@
+"""The terms of both objectives (section 3 of the paper): pure, unweighted, each the mean over every element.
+
+A confidence multiplies the squared error before the mean is taken. B batch, 49 joints, of which SPIN's 24 count.
+`predicted` has the fields of models.prediction.Prediction.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.joints import HIPS, SPIN
+
+# weights of SPIN's loss on a labelled sample
+LABELLED_WEIGHTS = {"kp3d": 5.0, "kp2d": 5.0, "pose": 1.0, "betas": 0.001}
+
+
+def _centred(joints: Tensor) -> Tensor:
+    """SPIN joints (B,24,3) with the middle of the hips at the origin."""
+    return joints - joints[:, HIPS].mean(dim=1, keepdim=True)
+
+
+def kp2d(keypoints_2d: Tensor, target: Tensor) -> Tensor:
+    """Distance of projected joints (B,49,2) from given ones (B,49,3), x, y, confidence."""
+    target = target[:, SPIN]
+    return (target[..., 2:] * (keypoints_2d[:, SPIN] - target[..., :2]) ** 2).mean()
+
+
+def kp3d(joints: Tensor, target: Tensor) -> Tensor:
+    """Distance of joints (B,49,3) from given SPIN joints (B,24,4), metres and confidence, both centred on the hips."""
+    away = _centred(joints[:, SPIN]) - _centred(target[..., :3])
+    return (target[..., 3:] * away**2).mean()
+
+
+def shape_prior(betas: Tensor) -> Tensor:
+    """Squared length of the shape (B,10)."""
+    return (betas**2).sum(dim=1).mean()
+
+
+def motion(keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> Tensor:
+    """Distance of the projected joints' way over n frames (B,49,2) from the given joints' (B,49,3) (eq. 6)."""
+    predicted_way = (keypoints_2d - before)[:, SPIN]
+    given_way = (target - target_before)[:, SPIN, :2]
+    return F.mse_loss(predicted_way, given_way)
+
+
+def teacher(predicted: Any, taught: Any) -> dict[str, Tensor]:
+    """Distance from the mean teacher's prediction of the same images, part by part (eq. 7)."""
+    joints, taught_joints = (_centred(prediction.joints[:, SPIN]) for prediction in (predicted, taught))
+    return {
+        "kp3d": F.mse_loss(joints, taught_joints),
+        "kp2d": F.mse_loss(predicted.keypoints_2d[:, SPIN], taught.keypoints_2d[:, SPIN]),
+        "pose": F.mse_loss(predicted.rotmat, taught.rotmat),
+        "betas": F.mse_loss(predicted.betas, taught.betas),
+    }
+
+
+def labelled(
+    predicted: Any, keypoints_2d: Tensor, joints_3d: Tensor, rotmat: Tensor, betas: Tensor
+) -> dict[str, Tensor]:
+    """Distance from the labels of source samples, part by part; shapes as in `kp2d` and `kp3d`."""
+    return {
+        "kp3d": kp3d(predicted.joints, joints_3d),
+        "kp2d": kp2d(predicted.keypoints_2d, keypoints_2d),
+        "pose": F.mse_loss(predicted.rotmat, rotmat),
+        "betas": F.mse_loss(predicted.betas, betas),
+    }
+
+
+def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """Sum of the terms, each times its weight."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
