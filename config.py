@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 
 def _path(name: str, default: Path | str) -> Path:
@@ -22,10 +23,54 @@ H36M_MOSH_ROOT = _path("H36M_MOSH_ROOT", DATA / "neutrMosh" / "neutrSMPL_H3.6")
 # what process_data.py makes of them
 DATASET_NPZ_PATH = _path("DATASET_NPZ_PATH", DATA / "dataset_extras")
 
-# body model, regressors, mean parameters, pose prior
+# body model, mean parameters, joint regressors, pose prior
 SMPL_MODEL_DIR = _path("SMPL_MODEL_DIR", DATA / "smpl")
 SMPL_MEAN_PARAMS = _path("SMPL_MEAN_PARAMS", DATA / "spin_data" / "smpl_mean_params.npz")
 JOINT_REGRESSOR_TRAIN_EXTRA = _path("JOINT_REGRESSOR_TRAIN_EXTRA", DATA / "spin_data" / "J_regressor_extra.npy")
 JOINT_REGRESSOR_H36M = _path("JOINT_REGRESSOR_H36M", DATA / "spin_data" / "J_regressor_h36m.npy")
 GMM_FILE = _path("GMM_FILE", DATA / "spin_data" / "gmm_08.pkl")
-BASE_MODEL = _path("BASE_MODEL", DATA / "basemodel.pt")
+
+
+class Assets(NamedTuple):
+    """The files that a run needs beside its images: one body with all that belongs to its mesh, and a base model."""
+
+    smpl_model_dir: Path
+    mean_params: Path
+    regressor_extra: Path
+    regressor_h36m: Path
+    gmm: Path
+    base_model: Path
+
+
+class Recording(NamedTuple):
+    """One data set on disk: `images` is the folder its image names start from, `annotations` the processed file(s)."""
+
+    images: Path
+    annotations: Path
+    made_by: str  # the command that makes the annotations
+
+
+class Stream(NamedTuple):
+    """What `--dataset_name` chooses: a reader in datasets/, what is scored, the frames, their source, the assets."""
+
+    reader: str
+    protocol: str
+    target: Recording
+    source: Recording
+    assets: Assets
+
+
+ASSETS = Assets(
+    SMPL_MODEL_DIR,
+    SMPL_MEAN_PARAMS,
+    JOINT_REGRESSOR_TRAIN_EXTRA,
+    JOINT_REGRESSOR_H36M,
+    GMM_FILE,
+    DATA / "basemodel.pt",
+)
+H36M = Recording(H36M_ROOT, DATASET_NPZ_PATH / "h36m_train.npz", "python process_data.py --dataset h36m")
+PW3D = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_vid", "python process_data.py --dataset 3dpw")
+
+STREAMS = {
+    "3dpw": Stream("pw3d", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
+}

@@ -83,10 +83,8 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
     """
     mean_params = load_mean_params(mean_params_file)
     state = _read_state(checkpoint_file)
-    if "layer1.0.conv3.weight" in state:
-        depth = 50
-    else:
-        depth = 34 if "layer1.2.conv1.weight" in state else 18
+    # by the last block of the first stage: a third convolution in a block, a third block, or neither
+    depth = 50 if "layer1.0.conv3.weight" in state else 34 if "layer1.2.conv1.weight" in state else 18
     hmr = HMR(mean_params, depth, "batch" if "bn1.running_mean" in state else "group")
     _check_state(checkpoint_file, state, hmr.state_dict(), f"ResNet-{depth}")
     hmr.load_state_dict(state, strict=False)

@@ -49,6 +49,8 @@ class SMPL(smplx.SMPL):
             vertex_ids=SMPLX_VERTEX_IDS["smplh"] if ids is None else dict(zip(VERTEX21, ids, strict=True)),
             **{f"create_{part}": False for part in ("betas", "global_orient", "body_pose", "transl")},
         )
+        # smplx reads the tree joint by joint; from a GPU each of these reads would wait, so that it stays on the host
+        self.parents = self._buffers.pop("parents")
         self.register_buffer("extra_regressor", torch.as_tensor(extra_regressor, dtype=torch.float32))
         picks = rows([*BODY25.values(), *SPIN24.values()], BODY54)
         self.register_buffer("picks", torch.tensor(picks), persistent=False)
@@ -104,7 +106,7 @@ def read_model(path: Path) -> dict[str, Any]:
     Raises UserError when the file is missing, damaged, unsafe or not an SMPL model.
     """
     if path.suffix == ".npz":
-        model = load_npz(path, [*_ARRAYS, "vertex_ids"], _REMEDY)
+        model = load_npz(path, _ARRAYS, _REMEDY, optional=("vertex_ids",))
     else:
         model = load_pickle(path, _ARRAYS, _REMEDY)
     count = len(model["v_template"])

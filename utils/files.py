@@ -17,8 +17,8 @@ def existing(path: Path, remedy: str) -> Path:
     return path
 
 
-def load_npz(path: Path, keys: Iterable[str], remedy: str) -> dict[str, np.ndarray]:
-    """Read the named arrays of an npz file, which must be there; never unpickles.
+def load_npz(path: Path, keys: Iterable[str], remedy: str, optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Read the named arrays of an npz file, and the optional ones that it has; never unpickles.
 
     Raises UserError when the file is missing or damaged, or lacks one of `keys`.
     """
@@ -28,7 +28,7 @@ def load_npz(path: Path, keys: Iterable[str], remedy: str) -> dict[str, np.ndarr
             missing = [key for key in keys if key not in npz.files]
             if missing:
                 raise UserError(f"{path} lacks {', '.join(missing)}; {remedy}")
-            return {key: npz[key] for key in keys}
+            return {key: npz[key] for key in (*keys, *optional) if key in npz.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
 

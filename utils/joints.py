@@ -133,5 +133,5 @@ def flip_permutation(table: Iterable[str]) -> list[int]:
 
 # where things stand among the 49 and the 24
 SPIN = slice(len(BODY25), len(JOINTS49))
-HIPS = rows(["Right Hip", "Left Hip"], SPIN24)
+HIPS = slice(list(SPIN24).index("Right Hip"), list(SPIN24).index("Left Hip") + 1)  # neighbours among the 24
 PELVIS = H36M17.index("Pelvis (MPII)")

@@ -69,5 +69,5 @@ def labelled(
 
 
 def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """Sum of the terms, each times its weight."""
-    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    """Sum of those terms that have a weight, each times it."""
+    return torch.stack([weight * terms[name] for name, weight in weights.items() if name in terms]).sum()

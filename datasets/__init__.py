@@ -1,0 +1,24 @@
+"""From a name on the command line to frames."""
+
+import config
+from datasets import h36m, pw3d
+from datasets.base import CroppedFrames
+
+_READERS = {"pw3d": pw3d.open_stream}
+
+
+def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:
+    """Open the stream of a `--dataset_name` -> its frames, and the sequences of its protocol that are not there.
+
+    Raises UserError when the files are missing, damaged or empty.
+    """
+    stream = config.STREAMS[name]
+    target = stream.target
+    return _READERS[stream.reader](target.images, target.annotations, f"run `{target.made_by}` (README, Data)")
+
+
+def open_source(name: str) -> CroppedFrames:
+    """Open the labelled source that goes with a `--dataset_name`; UserError when it is missing, damaged or empty."""
+    source = config.STREAMS[name].source
+    remedy = f"run `{source.made_by}` (README, Data), or do without by --labelloss_weight 0"
+    return h36m.open_source(source.images, source.annotations, remedy)

@@ -1,0 +1,86 @@
+"""The only reader of frames in the program: an image, the crop around its person, and what is known of him."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, default_collate
+
+from utils.errors import UserError
+from utils.image import Crop, normalise, read_rgb
+from utils.joints import JOINTS49, SPIN24
+
+# what a column holds per frame, for the check at the door
+_SHAPES = {
+    "center": (2,),
+    "scale": (),
+    "keypoints_2d": (len(JOINTS49), 3),
+    "joints_3d": (len(SPIN24), 4),
+    "pose": (72,),
+    "betas": (10,),
+}
+
+
+class CroppedFrames(Dataset):
+    """Frames with a person each, from columns of N rows.
+
+    Args:
+        images: the folder in which the image names start
+        columns: `imgname` (N,), `center` (N,2) px, `scale` (N,) side / 200 px, `keypoints_2d` (N,49,3) px and
+            confidence; further ones travel along: `joints_3d` (N,24,4) metres, `pose` (N,72) axis-angle, `betas`
+            (N,10), `gender` (N,) 0 male 1 female, `sequence` (N,), `person` (N,)
+        origin: the file the columns come from, for messages
+
+    Raises:
+        UserError: no frame at all, or columns of other shapes, or numbers that are not finite
+    """
+
+    def __init__(self, images: Path, columns: Mapping[str, np.ndarray], origin: Path) -> None:
+        self.images, self.columns = images, columns
+        count = len(columns["imgname"])
+        if count == 0:
+            raise UserError(f"{origin} holds no frame; convert the data set again (README, Data)")
+        for name, column in columns.items():
+            shape = (count, *_SHAPES.get(name, ()))
+            if column.shape != shape:
+                raise UserError(f"{origin}: {name} has shape {column.shape} where {shape} is needed; convert it again")
+            if name in _SHAPES and not np.isfinite(column).all():
+                raise UserError(f"{origin}: {name} holds numbers that are not finite; convert it again")
+
+    def __len__(self) -> int:
+        return len(self.columns["imgname"])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One frame: `image` (3,224,224) normalised, `keypoints_2d` (49,3) in [-1,1], `index`, the other columns.
+
+        Raises UserError when the image is missing or unreadable.
+        """
+        row = {name: column[index] for name, column in self.columns.items()}
+        crop = Crop(row.pop("center"), row.pop("scale"))
+        rgb = read_rgb(self.images / str(row["imgname"]))
+        row["keypoints_2d"] = crop.points(row["keypoints_2d"])
+        numbers = {name: np.float32(row[name]) for name in ("joints_3d", "pose", "betas") if name in row}
+        names = {name: str(row[name]) for name in ("imgname", "sequence") if name in row}
+        return {**row, **numbers, **names, "image": normalise(crop.image(rgb)), "index": index}
+
+
+def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[dict[str, Any]]:
+    """Batches of consecutive frames, the next one read ahead by a thread; `endless` starts again after the last frame.
+
+    A thread, not a process: it reports an unreadable file as it is, and needs no shared memory.
+    """
+    frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
+    groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
+
+    def read(indices: list[int]) -> dict[str, Any]:
+        return default_collate([dataset[index] for index in indices])
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming = reader.submit(read, next(groups))
+        for group in groups:
+            batch, upcoming = upcoming.result(), reader.submit(read, group)
+            yield batch
+        yield upcoming.result()

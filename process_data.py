@@ -1,0 +1,48 @@
+"""Raw data sets -> the files that boa.py reads. Paths come from config.py.
+
+python process_data.py --dataset smpl       # the body model as released -> files without chumpy
+python process_data.py --dataset 3dpw       # 3DPW, protocol #PS
+python process_data.py --dataset h36m       # Human3.6M, the labelled source
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import config
+from models.smpl import load_bodies
+from utils.data_preprocess import h36m, pw3d, smpl_model
+from utils.errors import run_command
+
+
+def convert_3dpw(paper_compat: bool) -> None:
+    bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, ("male", "female"))
+    bodies = {gender: body.joints_only() for gender, body in bodies.items()}
+    pw3d.convert(config.PW3D.images, config.PW3D.annotations, bodies, paper_compat)
+
+
+def convert_h36m(paper_compat: bool) -> None:
+    h36m.convert(config.H36M.images, config.H36M_MOSH_ROOT, config.H36M.annotations, paper_compat)
+
+
+def convert_smpl(paper_compat: bool) -> None:
+    smpl_model.convert(config.SMPL_MODEL_DIR)
+
+
+CONVERTERS = {"3dpw": convert_3dpw, "h36m": convert_h36m, "smpl": convert_smpl}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and run one converter."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, choices=CONVERTERS, help="what to convert")
+    parser.add_argument(
+        "--paper_compat",
+        action="store_true",
+        help="repeat the slips of the published code (3dpw, h36m), to compare numbers with it",
+    )
+    options = parser.parse_args(argv)
+    CONVERTERS[options.dataset](options.paper_compat)
+
+
+if __name__ == "__main__":
+    run_command(main)

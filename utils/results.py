@@ -1,0 +1,215 @@
+"""The folder of a run: settings, scores per frame, per sequence and in all, predictions, TensorBoard events."""
+
+import csv
+import io
+import json
+import math
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from utils.errors import UserError
+from utils.files import save_npy, save_npz, save_text
+from utils.metrics import MM
+
+# score -> its name in tables and programs; pck and auc are shares
+COLUMNS = {
+    "mpjpe": "mpjpe_mm",
+    "pampjpe": "pampjpe_mm",
+    "pve": "pve_mm",
+    "ume": "ume_mm",
+    "accel": "accel_mm",
+    "pck": "pck",
+    "auc": "auc",
+}
+_TITLES = {
+    "mpjpe": "MPJPE [mm]",
+    "pampjpe": "PA-MPJPE [mm]",
+    "pve": "PVE [mm]",
+    "ume": "unposed mesh [mm]",
+    "accel": "acceleration [mm/frame^2]",
+    "pck": "PCK@150 [share]",
+    "auc": "AUC [share]",
+}
+# file names of the published code, whose numbers are metres
+_METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
+_NAMES = ("sequence", "person", "image")
+_OUTPUTS = ("setting.txt", "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*")
+
+
+def create_folder(parent: Path, name: str, overwrite: bool) -> Path:
+    """Make an empty folder for a run; UserError when it holds an earlier one that may not be overwritten."""
+    if Path(name).name != name:
+        raise UserError(f"--name {name} is no name of a folder; choose one without slashes, and the place by --expdir")
+    folder = Path(parent) / name
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise UserError(f"{folder} holds an earlier run; choose another --name, or replace it by --overwrite")
+        for pattern in _OUTPUTS:
+            for file in folder.glob(pattern):
+                file.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error}); choose another --expdir") from error
+    return folder
+
+
+class Results:
+    """Collects what a run yields and writes it; after `close`, also of a run that stopped early, the files are whole.
+
+    Args:
+        folder: of the run
+        settings: every option, for setting.txt and summary.json
+        facts: what else summary.json shall say
+        frames: how many there will be at most
+        save_predictions: keep every frame's body for predictions.npz (on disk, not in memory)
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], frames: int, save_predictions: bool
+    ) -> None:
+        self.folder, self.settings, self.facts, self.frames = folder, settings, facts, frames
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, float] = defaultdict(float)
+        save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+        self.writer = SummaryWriter(str(folder))
+        self.predictions = PredictionFile(folder / "predictions.npz", frames) if save_predictions else None
+        self.started = time.monotonic()
+
+    def add(
+        self,
+        frame: Mapping[str, Any],
+        prediction: Any,
+        scores: list[dict[str, float]],
+        losses: Mapping[str, float],
+    ) -> None:
+        """Take a batch of frames: their scores (one dictionary each, mm), and the losses of the step."""
+        step = len(self.rows)
+        for name, value in losses.items():
+            self.writer.add_scalar(f"loss/{name}", value, step)
+        names = zip(frame["sequence"], frame["person"].tolist(), frame["imgname"], strict=True)
+        for labels, row in zip(names, scores, strict=True):
+            for score, value in row.items():
+                if not math.isnan(value):
+                    self.writer.add_scalar(f"score/{score}", value, len(self.rows))
+            self.rows.append({**dict(zip(_NAMES, labels, strict=True)), **row})
+            self.sums["mpjpe"] += row["mpjpe"]
+            self.sums["pampjpe"] += row["pampjpe"]
+        if self.predictions:
+            self.predictions.add(frame["imgname"], prediction)
+
+    def running(self) -> dict[str, str]:
+        """MPJPE and PA-MPJPE up to now, for a progress bar."""
+        count = len(self.rows)
+        return {"MPJPE": f"{self.sums['mpjpe'] / count:.1f}", "PA-MPJPE": f"{self.sums['pampjpe'] / count:.1f} mm"}
+
+    def close(self) -> None:
+        """Write every file; a run without a single frame leaves its settings only."""
+        rate = len(self.rows) / (time.monotonic() - self.started)
+        self.writer.close()
+        if self.rows:
+            self._write(rate)
+        if self.predictions:
+            self.predictions.close()
+
+    def _write(self, rate: float) -> None:
+        scores = [score for score in COLUMNS if score in self.rows[0]]
+        means = _means(self.rows, scores)
+        complete = len(self.rows) == self.frames
+        for score, file in _METRE_FILES.items():
+            if score in scores:
+                save_npy(self.folder / file, np.array([[row[score] / MM] for row in self.rows]))
+        save_text(self.folder / "scores.csv", _table(self.rows, scores))
+        summary = {
+            "frames": len(self.rows),
+            "complete": complete,
+            **{COLUMNS[score]: value for score, value in means.items()},
+            "frames_per_second": rate,
+            **self.facts,
+            "options": dict(self.settings),
+        }
+        save_text(self.folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
+        text = f"{len(self.rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
+        save_text(self.folder / "performance.txt", text)
+
+    def _report(self, scores: list[str], means: Mapping[str, float | None]) -> str:
+        """All numbers with their units, then a line for each sequence."""
+        lines = [f"{_TITLES[score]}: {_number(score, means[score])}" for score in scores]
+        by_sequence = defaultdict(list)
+        for row in self.rows:
+            by_sequence[row["sequence"]].append(row)
+        width = max(len(name) for name in by_sequence)
+        lines += ["", "  ".join([f"{'sequence':{width}}", "frames", *(_TITLES[score] for score in scores)])]
+        for name, rows in by_sequence.items():
+            cells = _means(rows, scores)
+            numbers = [f"{_number(score, cells[score]):>{len(_TITLES[score])}}" for score in scores]
+            lines.append("  ".join([f"{name:{width}}", f"{len(rows):6d}", *numbers]))
+        return "\n".join(lines) + "\n"
+
+
+class PredictionFile:
+    """predictions.npz, filled frame by frame on disk, so that memory does not grow with the video.
+
+    Arrays: imgname (N,), rotmat (N,24,3,3), betas (N,10), cam (N,3), joints_3d (N,49,3) metres.
+    """
+
+    SHAPES = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}  # noqa: RUF012
+
+    def __init__(self, file: Path, frames: int) -> None:
+        self.file, self.count = file, 0
+        self.parts = file.parent / ".predictions"
+        shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.mkdir()
+        self.arrays = {name: self._array(name, np.float32, (frames, *shape)) for name, shape in self.SHAPES.items()}
+        self.arrays["imgname"] = self._array("imgname", "<U256", (frames,))
+
+    def _array(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+        return np.lib.format.open_memmap(self.parts / f"{name}.npy", "w+", dtype=dtype, shape=shape)
+
+    def add(self, names: list[str], prediction: Any) -> None:
+        """Take the predictions of a batch."""
+        rows = slice(self.count, self.count + len(names))
+        self.arrays["imgname"][rows] = names
+        for name in self.SHAPES:
+            field = "joints" if name == "joints_3d" else name
+            self.arrays[name][rows] = getattr(prediction, field).cpu().numpy()
+        self.count += len(names)
+
+    def close(self) -> None:
+        """Join the parts into the npz."""
+        if self.count:
+            save_npz(self.file, **{name: array[: self.count] for name, array in self.arrays.items()})
+        self.arrays.clear()
+        shutil.rmtree(self.parts)
+
+
+def _means(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:
+    """Mean of each score over the frames that have it, None where none has."""
+    means = {}
+    for score in scores:
+        values = [row[score] for row in rows if not math.isnan(row[score])]
+        means[score] = float(np.mean(values)) if values else None
+    return means
+
+
+def _number(score: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if COLUMNS[score].endswith("_mm") else f"{value:.3f}"
+
+
+def _table(rows: list[dict[str, Any]], scores: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_NAMES, *(COLUMNS[score] for score in scores)])
+    for row in rows:
+        numbers = ["" if math.isnan(row[score]) else f"{row[score]:.4f}" for score in scores]
+        writer.writerow([*(row[name] for name in _NAMES), *numbers])
+    return text.getvalue()
