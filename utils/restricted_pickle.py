@@ -38,14 +38,14 @@ def _reconstructor(cls: type, base: type, state: Any) -> object:
 _SAFE: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("builtins", "set"): set,
-    ("builtins", "object"): object,
-    ("builtins", "bytes"): bytes,
     ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-    ("copyreg", "_reconstructor"): _reconstructor,
     ("chumpy.ch", "Ch"): _Chumpy,
     ("chumpy.reordering", "Select"): _Chumpy,
 }
+for _builtins in ("builtins", "__builtin__"):  # Python 3's and Python 2's name
+    _SAFE.update({(_builtins, safe.__name__): safe for safe in (set, object, bytes)})
+for _copyreg in ("copyreg", "copy_reg"):
+    _SAFE[(_copyreg, "_reconstructor")] = _reconstructor
 for _core in ("numpy.core", "numpy._core"):
     _SAFE[(f"{_core}.multiarray", "_reconstruct")] = np.core.multiarray._reconstruct
     _SAFE[(f"{_core}.multiarray", "scalar")] = np.core.multiarray.scalar
@@ -56,7 +56,6 @@ for _name in ("csc", "csr", "coo"):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # Python 2's module names have been mapped to Python 3's by now only for protocols below 3, as it should be
         if (module, name) not in _SAFE:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
         return _SAFE[(module, name)]

@@ -1,0 +1,101 @@
+"""Folders that several tests share: toy data of our own, and the inputs of the published numbers where they are."""
+
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toys
+
+import config
+from datasets import pw3d as pw3d_stream
+from models.smpl import load_bodies
+from utils.data_preprocess import pw3d
+
+PROJECT = Path(__file__).parents[1]
+PARITY = PROJECT.parent / "shared" / "parity"
+SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """Run one of the project's commands as a user types it."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+
+
+@dataclasses.dataclass
+class World:
+    """A folder of toys, converted and ready to run on."""
+
+    folder: Path
+    stream: config.Stream
+
+    @property
+    def env(self) -> dict[str, str]:
+        return toys.environment(self.folder)
+
+
+def make_world(folder: Path) -> World:
+    assets = toys.write_assets(folder / "data")
+    toys.write_3dpw(folder / "3DPW", SEQUENCES)
+    extras = folder / "data" / "dataset_extras"
+    bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("male", "female"))
+    pw3d.convert(folder / "3DPW", extras / "3dpw_vid", bodies)
+    toys.write_source(folder / "H36M", extras / "h36m_train.npz")
+    target = config.PW3D._replace(images=folder / "3DPW", annotations=extras / "3dpw_vid")
+    source = config.H36M._replace(images=folder / "H36M", annotations=extras / "h36m_train.npz")
+    return World(folder, config.STREAMS["3dpw"]._replace(target=target, source=source, assets=assets))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Toys that no test changes."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def own_world(tmp_path: Path) -> World:
+    """Toys that a test may damage."""
+    return make_world(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def bodies(world: World) -> dict:
+    return load_bodies(world.stream.assets.smpl_model_dir, world.stream.assets.regressor_extra)
+
+
+@pytest.fixture
+def frames(world: World):
+    """The toy stream, opened."""
+    target = world.stream.target
+    return pw3d_stream.open_stream(target.images, target.annotations, "-")[0]
+
+
+@pytest.fixture(scope="session")
+def parity_kit():
+    """The module that makes the inputs of the published method's numbers; the goldens are beside it."""
+    script = PARITY / "fixture.py"
+    if not script.exists():
+        pytest.skip(f"the parity kit is not at {PARITY}")
+    spec = importlib.util.spec_from_file_location("parity_fixture", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def parity_folder(parity_kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw data sets and assets of the parity kit, written once."""
+    folder = tmp_path_factory.mktemp("parity")
+    parts = ("smpl", "spin", "ckpt", "3dpw", "h36m")
+    parity_kit.build(parity_kit.default_spec(101), folder, parts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parity_env(parity_folder: Path) -> dict[str, str]:
+    mosh = parity_folder / "neutrMosh" / "neutrSMPL_H3.6"
+    return {**toys.environment(parity_folder), "H36M_MOSH_ROOT": str(mosh)}

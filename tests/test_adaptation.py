@@ -1,0 +1,270 @@
+"""The algorithm, argued with plain autograd, closed forms and toys."""
+
+import copy
+import functools
+import subprocess
+import sys
+from itertools import islice
+
+import conftest
+import numpy as np
+import pytest
+import torch
+import toys
+
+import boa
+from datasets.base import batches
+from models.prediction import Prediction, predict
+from models.prior import PosePrior
+from models.smpl import SMPL
+from utils import losses
+from utils.evaluation import Scorer, score_3dpw
+from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
+
+
+def make_batch(rows: list[tuple[str, int, int]]) -> dict:
+    """A batch of (sequence, person, index); image and keypoints hold the index."""
+    index = torch.tensor([row[2] for row in rows])
+    return {
+        "sequence": [row[0] for row in rows],
+        "person": torch.tensor([row[1] for row in rows]),
+        "index": index,
+        "image": index.float()[:, None],
+        "keypoints_2d": index.float()[:, None],
+    }
+
+
+def starts_of_motion(persons: list[tuple[str, int]], paper_compat: bool, n: int = 5) -> list[tuple[int, int]]:
+    """(frame, frame before) of every frame that has a motion term."""
+    history = boa.History(n, paper_compat)
+    pairs = []
+    for index, (sequence, person) in enumerate(persons):
+        past = history.recall(make_batch([(sequence, person, index)]))
+        if past:
+            pairs.append((index, int(past.image[0, 0])))
+    return pairs
+
+
+def test_motion_is_absent_until_frame_n_plus_one():
+    pairs = starts_of_motion([("a", 0)] * 8, paper_compat=False)
+    assert pairs == [(5, 0), (6, 1), (7, 2)]
+
+
+def test_motion_starts_one_frame_late_as_published_with_paper_compat():
+    assert starts_of_motion([("a", 0)] * 8, paper_compat=True) == [(6, 1), (7, 2)]
+
+
+def test_history_starts_afresh_at_a_cut_and_at_another_person():
+    stream = [("a", 0)] * 4 + [("a", 1)] * 4 + [("b", 1)] * 4
+    assert starts_of_motion(stream, paper_compat=False, n=3) == [(3, 0), (7, 4), (11, 8)]
+
+
+def test_history_runs_on_across_cuts_as_published_with_paper_compat():
+    stream = [("a", 0)] * 4 + [("b", 0)] * 4
+    assert starts_of_motion(stream, paper_compat=True, n=3) == [(4, 1), (5, 2), (6, 3), (7, 4)]
+
+
+def test_history_pairs_the_frames_of_a_batch_one_by_one():
+    history = boa.History(2)
+    assert history.recall(make_batch([("a", 0, 0), ("a", 0, 1)])) is None
+    past = history.recall(make_batch([("a", 0, 2), ("b", 0, 3)]))
+    assert past.rows == [0]
+    assert past.image.tolist() == [[0.0]]
+
+
+def test_history_keeps_no_more_than_n_frames():
+    history = boa.History(5)
+    for index in range(50):
+        history.recall(make_batch([("a", 0, index)]))
+    assert len(history.frames) == 5
+
+
+@pytest.fixture
+def setting(world, bodies):
+    torch.manual_seed(3)
+    prior = PosePrior(world.stream.assets.gmm)
+    model = toys.TinyRegressor().double().eval()
+    bodies = {name: copy.deepcopy(body).double() for name, body in bodies.items()}
+    return model, bodies["neutral"], prior.double()
+
+
+def sample(seed: int, size: int = 1) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    normal = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
+    confident = torch.ones(size, 49, 1, dtype=torch.float64)
+    return {
+        "image": normal(size, 3, 224, 224),
+        "keypoints_2d": torch.cat([0.5 * normal(size, 49, 2), confident], dim=2),
+        "joints_3d": torch.cat([0.3 * normal(size, 24, 3), confident[:, :24]], dim=2),
+        "pose": 0.2 * normal(size, 72),
+        "betas": normal(size, 10),
+    }
+
+
+def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, source, options):
+    """Both objectives written out with one forward per image and no learn2learn, as the paper states them."""
+
+    def regress(parameters, image) -> Prediction:
+        call = functools.partial(torch.func.functional_call, model, dict(zip(names, parameters, strict=True)))
+        return predict(lambda picture: call(args=(picture,)), body, image)
+
+    def single_frame(parameters):
+        here, there = regress(parameters, frame["image"]), regress(parameters, source["image"])
+        pose = rotmat_to_axis_angle(here.rotmat[:, 1:].flatten(0, 1)).view(-1, 69)
+        rotmat = axis_angle_to_rotmat(source["pose"].view(-1, 3)).view(-1, 24, 3, 3)
+        own = 10 * losses.kp2d(here.keypoints_2d, frame["keypoints_2d"]) + 1e-4 * prior(pose).mean()
+        own = own + 2e-6 * (here.betas**2).sum(1).mean()
+        labelled = 5 * losses.kp3d(there.joints, source["joints_3d"])
+        labelled = labelled + 5 * losses.kp2d(there.keypoints_2d, source["keypoints_2d"])
+        labelled = (
+            labelled + ((there.rotmat - rotmat) ** 2).mean() + 1e-3 * ((there.betas - source["betas"]) ** 2).mean()
+        )
+        return here, own + 0.1 * labelled
+
+    names = [name for name, _ in model.named_parameters()]
+    _, lower = single_frame(weights)
+    gradients = torch.autograd.grad(lower, weights, create_graph=not options.first_order)
+    probed = [weight - options.metalr * gradient for weight, gradient in zip(weights, gradients, strict=True)]
+    here, upper = single_frame(probed)
+    before = regress(probed, past.image)
+    with torch.no_grad():
+        taught = predict(teacher, body, frame["image"])
+    terms = losses.teacher(here, taught)
+    upper = upper + 0.1 * (5 * terms["kp3d"] + 5 * terms["kp2d"] + terms["pose"] + 0.001 * terms["betas"])
+    way = here.keypoints_2d - before.keypoints_2d - (frame["keypoints_2d"] - past.keypoints_2d)[..., :2]
+    return lower, upper + 0.1 * (way[:, 25:] ** 2).mean()
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_step_is_the_gradient_through_the_probe_written_out_by_hand(setting, first_order):
+    model, body, prior = setting
+    # a large rate, so that the second order is not lost beside the first
+    options = boa.Options(first_order=first_order, metalr=1e-2, lr=1e-3)
+    learner = boa.make_learner(model, body, prior, options)
+    for weight in learner.teacher.parameters():
+        weight.data.add_(1e-3)
+    frame, source, earlier = sample(1), sample(2), sample(3)
+    past = boa.Past([0], earlier["image"], earlier["keypoints_2d"])
+    weights = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
+    lower, upper = plain_objectives(
+        weights, copy.deepcopy(model), learner.teacher, body, prior, frame, past, source, options
+    )
+    expected = torch.autograd.grad(upper, weights)
+
+    terms = boa.adapt(frame, past, source, learner, options)
+    assert terms["lower/total"].item() == pytest.approx(lower.item(), rel=1e-6)
+    assert terms["upper/total"].item() == pytest.approx(upper.item(), rel=1e-6)
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-5, atol=1e-7 * gradient.abs().max().item())
+
+
+def test_first_and_second_order_differ(setting):
+    model, body, prior = setting
+    gradients = []
+    for first_order in (False, True):
+        options = boa.Options(first_order=first_order, metalr=1e-2)
+        own = copy.deepcopy(model)
+        boa.adapt(sample(1), None, sample(2), boa.make_learner(own, body, prior, options), options)
+        gradients.append(own.layer.weight.grad)
+    assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
+
+
+def test_probe_of_a_quadratic_is_the_closed_form():
+    from learn2learn.algorithms import MAML
+
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    model.weight.data.fill_(3.0)
+    probe = MAML(model, lr=0.1).clone()
+    one = torch.ones(1, 1, dtype=torch.float64)
+    probe.adapt((probe(one) ** 2).sum())  # w' = w - 0.1 * 2w
+    assert probe(one).item() == pytest.approx(3.0 * 0.8)
+    (probe(one) ** 2).sum().backward()  # d(0.8 w)^2 / dw
+    assert model.weight.grad.item() == pytest.approx(2 * 0.8**2 * 3.0)
+
+
+def test_teacher_keeps_its_share_of_the_old_weights():
+    teacher, model = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    expected = 0.1 * teacher.weight.detach() + 0.9 * model.weight.detach()
+    boa.update_teacher(teacher, model, decay=0.1)
+    torch.testing.assert_close(teacher.weight, expected)
+
+
+def test_without_a_labelled_source_the_other_terms_remain(setting):
+    model, body, prior = setting
+    options = boa.Options(labelloss_weight=0.0)
+    terms = boa.adapt(sample(1), None, None, boa.make_learner(model, body, prior, options), options)
+    assert not [name for name in terms if "labelled" in name]
+    assert {"lower/kp2d", "upper/kp2d", "upper/teacher"} <= set(terms)
+
+
+def adapted_weights(world, frames, bodies, tmp_path, name: str) -> torch.Tensor:
+    """Weights after the toy stream, from the program's own loop."""
+    torch.manual_seed(0)
+    model = toys.TinyRegressor().eval()
+    options = boa.Options(name=name, labelloss_weight=0.0, prev_n=2)
+    learner = boa.make_learner(model, bodies["neutral"], PosePrior(world.stream.assets.gmm), options)
+    regressor = torch.as_tensor(np.load(world.stream.assets.regressor_h36m), dtype=torch.float32)
+    scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
+    results = boa.Results(boa.create_folder(tmp_path, name, False), {}, {}, len(frames), False)
+    boa.run_stream(batches(frames, 1), None, learner, model, bodies["neutral"], scorer, results, options)
+    results.close()
+    return model.layer.weight.detach()
+
+
+def test_two_runs_give_the_same_weights_to_the_bit(world, frames, bodies, tmp_path):
+    first, second = (adapted_weights(world, frames, bodies, tmp_path, name) for name in "ab")
+    assert torch.equal(first, second)
+
+
+def test_batches_wrap_around_a_source_and_end_a_stream(frames):
+    assert [batch["index"].tolist() for batch in batches(frames, 5)] == [
+        list(range(5)),
+        list(range(5, 10)),
+        [10, 11],
+    ]
+    endless = islice(batches(frames, 5, endless=True), 3)
+    assert [batch["index"].tolist() for batch in endless][2] == [10, 11, 0, 1, 2]
+
+
+MEMORY_SCRIPT = """
+import functools, resource, sys
+from pathlib import Path
+import numpy as np, torch
+sys.path[:0] = [{project!r}, {tests!r}]
+import boa, toys, conftest
+from datasets import pw3d
+from datasets.base import CroppedFrames, batches
+from models.prior import PosePrior
+from models.smpl import load_bodies
+from utils.evaluation import Scorer, score_3dpw
+
+world = Path({world!r})
+count, folder = int(sys.argv[1]), Path(sys.argv[2])
+stream, _ = pw3d.open_stream(world / "3DPW", world / "data/dataset_extras/3dpw_vid", "-")
+rows = np.arange(count) % len(stream)
+repeated = CroppedFrames(stream.images, {{name: column[rows] for name, column in stream.columns.items()}}, Path("-"))
+spin = world / "data/spin_data"
+bodies = load_bodies(world / "data/smpl", spin / "J_regressor_extra.npy")
+regressor = torch.as_tensor(np.load(spin / "J_regressor_h36m.npy"), dtype=torch.float32)
+model = toys.TinyRegressor().eval()
+options = boa.Options(name="memory", labelloss_weight=0.0)
+learner = boa.make_learner(model, bodies["neutral"], PosePrior(spin / "gmm_08.pkl"), options)
+scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
+results = boa.Results(boa.create_folder(folder, "memory", False), {{}}, {{}}, count, True)
+boa.run_stream(batches(repeated, 1), None, learner, model, bodies["neutral"], scorer, results, options)
+results.close()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_peak_memory_does_not_grow_with_the_stream(world, tmp_path):
+    script = MEMORY_SCRIPT.format(
+        project=str(conftest.PROJECT), tests=str(conftest.PROJECT / "tests"), world=str(world.folder)
+    )
+    peaks = []
+    for count in (60, 600):
+        command = [sys.executable, "-c", script, str(count), str(tmp_path / str(count))]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        peaks.append(float(result.stdout))
+    assert peaks[1] - peaks[0] < 20, peaks  # MB
