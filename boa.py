@@ -270,7 +270,8 @@ def run_stream(
                 terms = adapt(frame, past, sample, learner, options)
             with torch.no_grad():
                 prediction = predict(model, body, frame["image"])
-            results.add(frame, prediction, score(prediction, frame), _finite(terms, frame))
+            numbers = _numbers(terms, prediction, frame)
+            results.add(frame, prediction, score(prediction, frame), numbers)
             bar.update(len(frame["image"]))
             bar.set_postfix(results.running(), refresh=False)
 
@@ -281,18 +282,17 @@ def _to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if name in moved else value for name, value in batch.items()}
 
 
-def _finite(terms: Mapping[str, Tensor], frame: Batch) -> dict[str, float]:
-    """The terms as numbers; UserError when one is not finite."""
-    if not terms:
-        return {}
-    values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+def _numbers(terms: Mapping[str, Tensor], prediction: Prediction, frame: Batch) -> dict[str, float]:
+    """The terms as numbers; UserError when one of them, or the prediction, is not finite."""
+    checked = {**terms, "prediction": prediction.joints.abs().mean()}
+    values = dict(zip(checked, torch.stack(list(checked.values())).tolist(), strict=True))
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        names = ", ".join(frame["imgname"])
+        where = ", ".join(frame["imgname"])
         raise UserError(
-            f"{', '.join(bad)} is not finite at {names}; use a smaller --lr or --metalr, or check its 2D joints"
+            f"{', '.join(bad)} not finite at {where}; use a smaller --lr or --metalr, or check its 2D joints"
         )
-    return values
+    return {name: values[name] for name in terms}
 
 
 def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Options) -> Learner:

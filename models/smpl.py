@@ -97,7 +97,7 @@ class SMPL(smplx.SMPL):
             "vertex_ids": torch.searchsorted(keep, vertex_joints),
         }
         arrays = {name: array.cpu().numpy() for name, array in arrays.items()}
-        return SMPL(arrays, self.extra_regressor[:, keep].cpu().numpy()).to(self.v_template.device)
+        return SMPL(arrays, self.extra_regressor[:, keep].cpu().numpy()).to(self.v_template)
 
 
 def read_model(path: Path) -> dict[str, Any]:

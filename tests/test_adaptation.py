@@ -242,7 +242,9 @@ world = Path({world!r})
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
 stream, _ = pw3d.open_stream(world / "3DPW", world / "data/dataset_extras/3dpw_vid", "-")
 rows = np.arange(count) % len(stream)
-repeated = CroppedFrames(stream.images, {{name: column[rows] for name, column in stream.columns.items()}}, Path("-"))
+columns = {{name: column[rows] for name, column in stream.columns.items()}}
+columns["scale"] = np.full(count, 1.2)  # a crop that need not be enlarged is faster
+repeated = CroppedFrames(stream.images, columns, Path("-"))
 spin = world / "data/spin_data"
 bodies = load_bodies(world / "data/smpl", spin / "J_regressor_extra.npy")
 regressor = torch.as_tensor(np.load(spin / "J_regressor_h36m.npy"), dtype=torch.float32)
