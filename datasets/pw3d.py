@@ -38,6 +38,14 @@ def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
     return join_sequences(images, [annotations / f"{name}.npz" for name in present], remedy), missing
 
 
+def open_folder(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
+    """Join all sequences of a folder in 3DPW's processed format, by name; as `open_stream`, with none that may lack."""
+    files = sorted(existing(annotations, remedy).glob("*.npz"))
+    if not files:
+        raise UserError(f"{annotations} holds no sequence; {remedy}")
+    return join_sequences(images, files, remedy), []
+
+
 def join_sequences(images: Path, files: list[Path], remedy: str) -> CroppedFrames:
     """Read files of 3DPW's processed format one after the other; a sequence is named after its file."""
     parts = [_read_sequence(file, remedy) for file in files]

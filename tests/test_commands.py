@@ -269,7 +269,7 @@ def test_with_a_loss_that_is_not_finite_the_frame_is_named(attempt):
     keypoints[2, :, 2] = 3e38  # a confidence that float32 cannot multiply by the weight of the loss
     rewrite(file, smpl_j2d=keypoints)
     message = attempt("--save_predictions")
-    assert "lower/total" in message
+    assert "upper/total" in message
     assert "not finite at imageFiles/flat_packBags_00/image_00003.jpg" in message
     summary = toys.read_summary(attempt.out)
     assert (summary["frames"], summary["complete"]) == (2, False)

@@ -11,6 +11,8 @@ from torch import Tensor
 from utils.joints import H36M17, LSP14, PELVIS, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
 
+GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
+
 # regressed joints, both (B,J,3) metres around the pelvis, and the finished scores, (B,) each
 Scored = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
@@ -20,7 +22,7 @@ def score_3dpw(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str
 
     Args:
         prediction: `vertices` (B,V,3), `betas` (B,10)
-        frame: `pose` (B,72), `betas` (B,10), `gender` (B,), 0 male 1 female
+        frame: `pose` (B,72), `betas` (B,10), `gender` (B,), a row of GENDERS
         bodies: the body model of each gender and the neutral one
         regressor: (17,V), J_regressor_h36m.npy
     """
@@ -37,7 +39,7 @@ def _annotated_meshes(frame: Mapping[str, Tensor], bodies: Mapping[str, Any]) ->
     """Each person's own gendered body, posed and in the zero pose, (B,V,3) both."""
     posed, unposed = [], []
     for pose, betas, gender in zip(frame["pose"], frame["betas"], frame["gender"].tolist(), strict=True):
-        body = bodies["female" if gender else "male"]
+        body = bodies[GENDERS[gender]]
         posed.append(body.from_axis_angle(pose[None], betas[None]).vertices)
         unposed.append(body.unposed(betas[None]))
     return torch.cat(posed), torch.cat(unposed)

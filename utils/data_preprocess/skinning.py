@@ -1,0 +1,58 @@
+"""Linear blend skinning in numpy: one free body in about a millisecond, for rendering data without torch.
+
+Loper et al., SMPL: A Skinned Multi-Person Linear Model, SIGGRAPH Asia 2015, without pose blend shapes (those of the
+free body are zero).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import load_npy, load_npz
+from utils.joints import BODY25, BODY54, SMPL24, SPIN24, rows
+
+REMEDY = "run process_data.py --dataset body, or restore data/demo from the repository"
+KEYS = ("v_template", "shapedirs", "weights", "J_regressor", "kintree_table", "f", "vertex_ids")
+JOINT_ROWS = rows([*BODY25.values(), *SPIN24.values()], BODY54)
+
+
+class Body:
+    """A body of the free model.
+
+    faces (F,3); template (V,3) m; weights (V,24); vertex_ids (21,) of the joints VERTEX21.
+    """
+
+    def __init__(self, body_dir: Path, gender: str):
+        """Read `smpl/SMPL_<GENDER>.npz` and `spin_data/J_regressor_extra.npy` in body_dir; UserError if missing."""
+        model = load_npz(Path(body_dir) / f"smpl/SMPL_{gender.upper()}.npz", KEYS, REMEDY)
+        self.template = model["v_template"]
+        self.faces = model["f"].astype(np.int64)
+        self.weights = model["weights"]
+        self._directions = model["shapedirs"].reshape(-1, model["shapedirs"].shape[-1])
+        self._regressor = model["J_regressor"]
+        self._parents = model["kintree_table"][0, 1:].astype(int)
+        self.vertex_ids = model["vertex_ids"]
+        regressor_file = Path(body_dir) / "spin_data/J_regressor_extra.npy"
+        self._extra_regressor = load_npy(regressor_file, (9, len(self.template)), REMEDY)
+
+    def shaped(self, betas: np.ndarray) -> np.ndarray:
+        """Vertices (V,3) m in the zero pose for betas (10,)."""
+        return self.template + (self._directions @ betas.astype(np.float32)).reshape(-1, 3)
+
+    def __call__(self, rotmat: np.ndarray, shaped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pose `shaped` (V,3) by rotmat (24,3,3) -> vertices (V,3), SMPL joints (24,3), metres, float32."""
+        rest = self._regressor @ shaped
+        turns, joints = np.empty((24, 3, 3), np.float32), np.empty((24, 3), np.float32)
+        turns[0], joints[0] = rotmat[0], rest[0]
+        for joint, parent in enumerate(self._parents, start=1):
+            turns[joint] = turns[parent] @ rotmat[joint]
+            joints[joint] = joints[parent] + turns[parent] @ (rest[joint] - rest[parent])
+        shifts = joints - np.einsum("jab,jb->ja", turns, rest)
+        blended = (self.weights @ turns.reshape(len(SMPL24), 9)).reshape(-1, 3, 3)
+        vertices = np.einsum("vab,vb->va", blended, shaped) + self.weights @ shifts
+        return vertices, joints
+
+    def joints49(self, vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        """The 49 joints (49,3) of a posed body."""
+        everything = np.concatenate([joints, vertices[self.vertex_ids], self._extra_regressor @ vertices])
+        return everything[JOINT_ROWS]

@@ -1,0 +1,353 @@
+"""A free benchmark with a domain shift: a labelled source, the lab, and a video stream from another domain, the street.
+
+Everything is drawn from seeds and rendered on the CPU with the free body. The lab has four fixed cameras near eye
+level, few people in plain clothes and walls of smooth colour. The street has a moving, tilted camera, other bodies,
+other clothes, textured ground and houses, sunlight, things in the way, and motions that the lab does not have.
+Training, validation and test share no person, no motion clip and no camera.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from utils import renderer
+from utils.data_preprocess.appearance import Wardrobe
+from utils.data_preprocess.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
+from utils.data_preprocess.skinning import Body
+from utils.data_preprocess.street import Camera, Street, blend, look_at
+from utils.files import save_npz, write_atomically
+from utils.geometry import CROP_SIZE
+from utils.image import BOX_UNIT, box_around
+from utils.joints import SMPL24, SPIN, SPIN24, rows
+
+BOX_ENLARGE = 1.2  # as 3DPW's box around the projected joints
+PELVIS = list(SPIN24).index("Pelvis (MPII)")
+SIDES = ("left", "right")
+FEET = [rows([f"{side}_ankle", f"{side}_foot"], SMPL24) for side in SIDES]
+ARMS = [rows([f"{side}_{part}" for part in ("collar", "shoulder", "elbow", "wrist")], SMPL24) for side in SIDES]
+LIMBS = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
+SPLITS = ("train", "validation", "test")
+JPEG_QUALITY = 93
+
+# the lab
+PEOPLE = 8
+OUTFITS = 12
+CAMERA_AZIMUTHS = np.radians([35.0, 145.0, 215.0, 325.0])
+WALL_DISTANCE = 2.5  # m behind the person
+PLAIN_SHARE = 0.3  # of the pictures have an even wall and one of the few outfits
+MIX_SHARE = 0.15  # of the poses take an arm from another one
+POSE_NOISE = 0.04  # rad
+FILE_SIZE = 288  # px, side of a picture of the labelled set
+
+# the street
+FRAME_SIZE = (384, 512)
+KINDS = {"validation": VALIDATION_KINDS, "test": TEST_KINDS}
+SEQUENCES = 6
+FRAMES = 50  # of a sequence
+
+
+def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = 600) -> None:
+    """Render the whole benchmark: the labelled source, the validation stream and the test stream.
+
+    Args:
+        output: gets source/{h36m_train.npz, images/} and, for validation and test, <split>/3dpw_vid/<sequence>.npz and
+            <split>/imageFiles/<sequence>/image_00000.jpg
+        body_dir: folder with the free body, as data/demo
+        seed: of the streams; the source is the same for every seed
+        labelled: pictures of the source
+
+    Raises:
+        UserError: the body is missing, or the output cannot be written
+    """
+    write_source(Path(output) / "source", body_dir, labelled)
+    for split in KINDS:
+        write_stream(Path(output) / split, body_dir, split, seed)
+
+
+class Lab:
+    """The source domain, rendered on the fly.
+
+    Args:
+        body_dir: folder with the free body, as data/demo
+        split: train or validation, which share no person, no clip, no outfit and no camera
+    """
+
+    def __init__(self, body_dir: Path, split: str = "train"):
+        rng = np.random.default_rng([1, SPLITS.index(split)])
+        self._body = Body(body_dir, "neutral")
+        self._incidence = renderer.face_incidence(self._body.faces, len(self._body.template))
+        self._wardrobe = Wardrobe(self._body)
+        self._poses = source_poses(rng, clips=60)
+        self._people = np.clip(rng.normal(0, 0.9, (PEOPLE, 10)), -2, 2)
+        self._outfits = [self._wardrobe.lab_outfit(rng) for _ in range(OUTFITS)]
+        self._azimuths = CAMERA_AZIMUTHS + (0 if split == "train" else np.pi / 7)
+        # wall and floor as each camera sees them
+        self._rooms = rng.uniform(90, 200, (len(self._azimuths), 2, 1)) + rng.normal(0, 10, (len(self._azimuths), 2, 3))
+
+    def sample(self, rng: np.random.Generator, size: int = CROP_SIZE, enlarge: float = BOX_ENLARGE) -> dict[str, Any]:
+        """One picture of a person with all labels; the same generator state gives the same picture.
+
+        Args:
+            size: side of the picture, px
+            enlarge: side of the picture over that of the box around the joints, before a jitter of some percent
+
+        Returns:
+            image (size,size,3) uint8 RGB, keypoints_2d (49,3) in [-1,1] with confidence 1, joints_3d (24,4) the SPIN
+            joints, m, pelvis at 0, axes of the camera, confidence 1, pose (72,) axis-angle, betas (10,); all float32
+        """
+        betas = self._people[rng.integers(PEOPLE)] + rng.normal(0, 0.3, 10)
+        pose = self._pose(rng)
+        room = rng.integers(len(self._azimuths))
+        camera = self._camera(rng, self._azimuths[room])
+        rotmat = Rotation.from_rotvec(pose).as_matrix()
+        vertices, skeleton = self._body(rotmat, self._body.shaped(betas))
+        place = np.array([*rng.uniform(-1, 1, 2), 0])[[0, 2, 1]] - [0, vertices[:, 1].min(), 0]
+        joints = camera.to_camera(self._body.joints49(vertices, skeleton) + place)
+        vertices = camera.to_camera(vertices + place)
+
+        seen = camera.project(joints)
+        centre, scale = box_around(seen, enlarge)
+        side = scale * BOX_UNIT * rng.uniform(0.94, 1.08)
+        centre = centre + rng.normal(0, 0.025, 2) * side
+
+        def to_picture(points: np.ndarray) -> np.ndarray:
+            return ((camera.project(points) - centre) / side + 0.5) * size
+
+        feet = np.array([place[0], 0, place[2]])
+        away = (feet - camera.position) * [1, 0, 1]
+        corner = feet + away / np.linalg.norm(away) * WALL_DISTANCE
+        floor_row = to_picture(camera.to_camera(corner[None]))[0, 1]
+        plain = rng.random() < PLAIN_SHARE
+        image = _lab_walls(rng, self._rooms[room], floor_row, size, plain)
+        self._draw_person(rng, image, vertices, to_picture(vertices), plain)
+        image += _grain(rng, image.shape, rng.uniform(1, 5))
+        return {
+            "image": np.clip(image, 0, 255).astype(np.uint8),
+            "keypoints_2d": _with_confidence(to_picture(joints) / size * 2 - 1),
+            "joints_3d": _spin_joints(joints),
+            "pose": _in_camera(rotmat, camera).astype(np.float32),
+            "betas": betas.astype(np.float32),
+        }
+
+    def _pose(self, rng: np.random.Generator) -> np.ndarray:
+        """A pose (24,3) of the clips, facing any direction."""
+        pose = self._poses[rng.integers(len(self._poses))].copy()
+        if rng.random() < MIX_SHARE:
+            arm = ARMS[rng.integers(2)]
+            pose[arm] = self._poses[rng.integers(len(self._poses)), arm]
+        pose[LIMBS] += rng.normal(0, POSE_NOISE, (len(LIMBS), 3))
+        heading = Rotation.from_rotvec([0, rng.uniform(0, 2 * np.pi), 0])
+        pose[0] = (heading * Rotation.from_rotvec(pose[0])).as_rotvec()
+        return pose
+
+    def _camera(self, rng: np.random.Generator, azimuth: float) -> Camera:
+        """One of the fixed cameras, with the play of a tripod. Focal length and size are those of a unit image."""
+        distance, height = rng.normal(5, 0.2), rng.normal(1.5, 0.1)
+        position = np.array([np.sin(azimuth) * distance, height, np.cos(azimuth) * distance])
+        return Camera(look_at(position, np.array([0, rng.normal(0.9, 0.05), 0])), position, 1.0, (0, 0))
+
+    def _draw_person(self, rng, image: np.ndarray, vertices: np.ndarray, points: np.ndarray, plain: bool) -> None:
+        colours = self._outfits[rng.integers(OUTFITS)] if plain else self._wardrobe.lab_outfit(rng)
+        light = np.array([0.2, -0.9, -0.5]) + rng.normal(0, 0.1 if plain else 0.35, 3)
+        brightness = 1.0 if plain else rng.uniform(0.85, 1.2)
+        normals = renderer.vertex_normals(vertices, self._body.faces, self._incidence)
+        shaded = renderer.lit(colours * np.float32(brightness), normals, light, rng.uniform(0.5, 0.7))
+        raster = renderer.rasterise(points, vertices[:, 2], self._body.faces, image.shape[:2])
+        image[raster.mask] = renderer.interpolate(raster, self._body.faces, shaded)
+
+
+def _lab_walls(rng: np.random.Generator, room: np.ndarray, floor_row: float, size: int, plain: bool) -> np.ndarray:
+    """Wall above floor in smooth clouds of colour, (size,size,3) float32; room (2,3) are their colours."""
+    row = int(np.clip(floor_row, 0, size))
+    image = np.empty((size, size, 3), np.float32)
+    strength = 5.0 if plain else rng.uniform(5, 40)
+    colours = room if plain else room + rng.normal(0, 35, (2, 3))
+    image[:row], image[row:] = colours
+    for cells in (4, 9):
+        clouds = rng.standard_normal((cells, cells, 3), np.float32)
+        image += strength / cells * 3 * cv2.resize(clouds, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def write_source(output: Path, body_dir: Path, count: int) -> None:
+    """Render `count` pictures of the lab into output/images and their labels into output/h36m_train.npz.
+
+    The file has the keys of the Human3.6M training file: imgname, center, scale, part, S, pose, shape.
+    Raises UserError when the body is missing or the output cannot be written.
+    """
+    lab, rng = Lab(body_dir), np.random.default_rng(2)
+    columns: dict[str, list] = {key: [] for key in ("imgname", "center", "scale", "part", "S", "pose", "shape")}
+    for index in tqdm(range(count), desc="source", unit="image"):
+        sample = lab.sample(rng, FILE_SIZE, enlarge=1.5)
+        name = f"images/lab_{index:05d}.jpg"
+        _write_jpeg(output / name, sample["image"])
+        part = sample["keypoints_2d"][SPIN].astype(float)
+        part[:, :2] = _to_pixels((part[:, :2] + 1) / 2 * FILE_SIZE)
+        centre, scale = box_around(part[:, :2], BOX_ENLARGE)
+        row = (name, centre, scale, part, sample["joints_3d"], sample["pose"], sample["betas"])
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    save_npz(output / "h36m_train.npz", **{key: np.array(values) for key, values in columns.items()})
+
+
+def write_stream(output: Path, body_dir: Path, split: str, seed: int = 0, frames: int = FRAMES) -> None:
+    """Render the sequences of a split of the street as video frames, labelled in 3DPW's processed format.
+
+    Args:
+        output: gets 3dpw_vid/<sequence>.npz and imageFiles/<sequence>/image_00000.jpg
+        body_dir: folder with the free body, as data/demo
+        split: validation or test
+        seed: the same seed gives the same stream
+        frames: of each of the SEQUENCES sequences
+
+    Raises:
+        UserError: the body is missing, or the output cannot be written
+    """
+    bodies = {gender: Body(body_dir, gender) for gender in ("male", "female")}
+    wardrobes = {gender: Wardrobe(body) for gender, body in bodies.items()}
+    with tqdm(total=SEQUENCES * frames, desc=split, unit="image") as bar:
+        for index in range(SEQUENCES):
+            kind = KINDS[split][index % len(KINDS[split])]
+            # person, motion, camera and scene have generators of their own, so that none depends on another's draws
+            seeds = np.random.SeedSequence([seed, SPLITS.index(split), index]).spawn(4)
+            who, how, where, what = (np.random.default_rng(child) for child in seeds)
+            gender = ("male", "female")[who.integers(2)]
+            body = bodies[gender]
+            person = _Person(body, np.clip(who.normal(0, 1, 10), -2.2, 2.2), wardrobes[gender].street_outfit(who))
+            rotmats, places = _perform(person, kind, how, frames)
+            cameras, azimuth = _follow(where, places)
+            street = Street(what, azimuth)
+            name = f"{split}_{index:02d}_{kind}"
+            columns: dict[str, list] = {}
+            for frame, (rotmat, place, camera) in enumerate(zip(rotmats, places, cameras, strict=True)):
+                image, labels = _street_frame(what, person, rotmat, place, camera, street)
+                labels["imgname"] = f"imageFiles/{name}/image_{frame:05d}.jpg"
+                _write_jpeg(output / labels["imgname"], image)
+                for key, value in labels.items():
+                    columns.setdefault(key, []).append(value)
+                bar.update()
+            columns["gender"] = ["mf"[gender == "female"]] * frames
+            save_npz(output / f"3dpw_vid/{name}.npz", **{key: np.array(values) for key, values in columns.items()})
+
+
+class _Person:
+    """A body of given betas (10,) and vertex colours (V,3)."""
+
+    def __init__(self, body: Body, betas: np.ndarray, colours: np.ndarray):
+        self.body, self.betas, self.colours = body, betas, colours
+        self.shaped = body.shaped(betas)
+        self.incidence = renderer.face_incidence(body.faces, len(body.template))
+
+
+def _perform(person: _Person, kind: str, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Let a person move over the ground -> rotations (T,24,3,3) in world axes, places (T,3) m to add to the vertices.
+
+    The lowest vertex is on the ground, and the lower foot stays where it is while the body moves over it.
+    """
+    poses = motion(kind, rng, frames)
+    heading = Rotation.from_rotvec([0, rng.uniform(0, 2 * np.pi), 0])
+    poses[:, 0] = (heading * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
+    rotmats = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(frames, len(SMPL24), 3, 3)
+    places, feet_before = np.zeros((frames, 3)), None
+    for frame, rotmat in enumerate(rotmats):
+        vertices, skeleton = person.body(rotmat, person.shaped)
+        feet = np.array([skeleton[foot].mean(axis=0) for foot in FEET])
+        if feet_before is not None:
+            standing = feet[:, 1].argmin()
+            places[frame] = places[frame - 1] + feet_before[standing] - feet[standing]
+        places[frame, 1] = -vertices[:, 1].min()
+        feet_before = feet
+    middle = places.mean(axis=0) + person.shaped.mean(axis=0)
+    return rotmats, places - [middle[0], 0, middle[2]]
+
+
+def _follow(rng: np.random.Generator, places: np.ndarray) -> tuple[list[Camera], float]:
+    """A hand-held camera that walks around a person at `places` (T,3) -> a camera for each frame, its first azimuth."""
+    time = np.arange(len(places)) / FRAME_RATE
+    first = rng.uniform(0, 2 * np.pi)
+    azimuth = first + rng.choice([-1, 1]) * rng.uniform(0.1, 0.35) * time + wander(rng, time, 0.02, 1.5)
+    distance = rng.uniform(2.8, 4.2) + wander(rng, time, 0.12, 3)
+    height = rng.uniform(0.7, 2.4) + wander(rng, time, 0.05, 2)
+    roll = rng.normal(0, 0.06) + wander(rng, time, 0.02, 2)
+    focal = rng.uniform(0.92, 1.12) * FRAME_SIZE[1] * distance.mean() / 3.8
+    aims = np.array([0, 0.95, 0]) + 0.8 * places * [1, 0, 1]
+    aims += np.stack([wander(rng, time, 0.03, 2) for _ in range(3)], axis=1)
+    cameras = []
+    for frame, aim in enumerate(aims):
+        direction = np.array([np.sin(azimuth[frame]), 0, np.cos(azimuth[frame])])
+        position = aim * [1, 0, 1] + direction * distance[frame] + [0, height[frame], 0]
+        cameras.append(Camera(look_at(position, aim, roll[frame]), position, focal, FRAME_SIZE))
+    return cameras, first
+
+
+def _street_frame(
+    rng: np.random.Generator, person: _Person, rotmat: np.ndarray, place: np.ndarray, camera: Camera, street: Street
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Render one frame (H,W,3) uint8 and its labels, a row of 3DPW's processed file."""
+    vertices, skeleton = person.body(rotmat, person.shaped)
+    joints = camera.to_camera(person.body.joints49(vertices, skeleton) + place)
+    vertices = camera.to_camera(vertices + place)
+    depth = vertices[:, 2].mean()
+    feet = place + skeleton[np.concatenate(FEET)].mean(axis=0)
+    image, in_front = street.layers(camera, feet, depth)
+    normals = renderer.vertex_normals(vertices, person.body.faces, person.incidence)
+    shaded = renderer.lit(person.colours, normals, camera.rotation @ street.light, street.ambient)
+    raster = renderer.rasterise(camera.project(vertices), vertices[:, 2], person.body.faces, camera.size)
+    image[raster.mask] = renderer.interpolate(raster, person.body.faces, shaded)
+    for board in in_front:
+        blend(image, board)
+    image = cv2.GaussianBlur(image * street.tint, (3, 3), 0.6)
+    image += _grain(rng, image.shape, 3)
+
+    seen = _to_pixels(camera.project(joints))
+    centre, scale = box_around(seen, BOX_ENLARGE)
+    spin = _with_confidence(seen)[SPIN]
+    # the body model's own joints in these axes: its pelvis stays where the zero pose has it
+    origin = skeleton[0] - camera.to_camera(skeleton[:1] + place)[0]
+    labels = {
+        "center": centre,
+        "scale": scale,
+        "pose": _in_camera(rotmat, camera),
+        "shape": person.betas,
+        "part": spin,
+        "smpl_j3d": (joints + origin).astype(np.float32),
+        "smpl_j2d": _with_confidence(seen),
+    }
+    return np.clip(image, 0, 255).astype(np.uint8), labels
+
+
+def _in_camera(rotmat: np.ndarray, camera: Camera) -> np.ndarray:
+    """Axis-angle pose (72,) of rotations (24,3,3) in world axes, the global orientation turned into the camera."""
+    turned = np.concatenate([camera.rotation @ rotmat[:1], rotmat[1:]])
+    return Rotation.from_matrix(turned).as_rotvec().ravel()
+
+
+def _with_confidence(points: np.ndarray) -> np.ndarray:
+    """Append a column of ones, (N,C) -> (N,C+1) float32."""
+    return np.pad(points, ((0, 0), (0, 1)), constant_values=1).astype(np.float32)
+
+
+def _spin_joints(joints: np.ndarray) -> np.ndarray:
+    """The SPIN joints (24,4) of the 49 (49,3), pelvis at 0, confidence 1."""
+    return _with_confidence(joints[SPIN] - joints[SPIN][PELVIS])
+
+
+def _grain(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
+    """Camera noise of a given standard deviation; uniform, because bytes are drawn ten times faster than Gaussians."""
+    noise = np.frombuffer(rng.bytes(int(np.prod(shape))), np.int8).reshape(shape)
+    return noise * np.float32(deviation * np.sqrt(12) / 256)
+
+
+def _to_pixels(points: np.ndarray) -> np.ndarray:
+    """From the renderer's frame, first pixel centred at 0.5, to that of the data sets, where it is centred at 0."""
+    return points - 0.5
+
+
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write an image (H,W,3) uint8 RGB, whole or not at all."""
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    write_atomically(path, lambda temporary: temporary.write_bytes(encoded.tobytes()))

@@ -1,0 +1,14 @@
+"""Which device to compute on."""
+
+import torch
+
+from utils.errors import UserError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of `--device`, or a GPU where there is one; UserError when it is not there."""
+    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here; use --device cpu")
+    torch.backends.cudnn.deterministic = True
+    return device

@@ -1,0 +1,217 @@
+"""One CPU renderer: a z-buffer in numpy for synthetic images, overlays and side views, and video writing.
+
+Camera frame: x right, y down, z forward, metres. Image frame: px, the centre of the first pixel at (0.5, 0.5).
+F faces, V vertices, H and W the size of an image, C channels.
+"""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import sparse
+
+from utils.files import write_atomically
+from utils.geometry import CROP_SIZE, FOCAL_LENGTH
+
+NEAR = 0.05  # m; faces closer than this are left out
+EDGE_TOLERANCE = 1e-4  # barycentric; 1e-5 leaves single-pixel cracks in float32
+SUPERSAMPLING = 2
+SKIN_BLUE = (170.0, 190.0, 235.0)  # RGB, the colour of predicted bodies
+LIGHT = (0.3, -0.7, -0.7)  # direction to the light: from above, behind the camera
+AMBIENT = 0.45
+
+
+class Raster(NamedTuple):
+    """What each pixel sees: face (H,W) int32, -1 for none; barycentric (H,W,3); depth (H,W) m, infinite for none."""
+
+    face: np.ndarray
+    barycentric: np.ndarray
+    depth: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H,W) bool, where there is a face."""
+        return self.face >= 0
+
+
+def rasterise(points_2d: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Raster:
+    """Draw the front faces of a mesh into a z-buffer.
+
+    Args:
+        points_2d: (V,2) px
+        depth: (V,) m
+        faces: (F,3), counter-clockwise seen from outside in a frame whose y axis points up
+        size: height and width of the image
+
+    Depth and barycentric coordinates are interpolated linearly in the image, without perspective correction; on the
+    small faces of a body the difference is far below a pixel.
+    """
+    height, width = size
+    corners = points_2d.astype(np.float32)[faces.T]  # (3,F,2)
+    depths = depth.astype(np.float32)[faces.T]  # (3,F)
+    (xa, ya), (xb, yb), (xc, yc) = corners.transpose(0, 2, 1)
+    area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
+    low = np.ceil(corners.min(axis=0) - 0.5)
+    high = np.ceil(corners.max(axis=0) - 0.5)
+    x0, x1 = (np.clip(edge[:, 0], 0, width).astype(np.int32) for edge in (low, high))
+    y0, y1 = (np.clip(edge[:, 1], 0, height).astype(np.int32) for edge in (low, high))
+    # front faces turn left in an image whose y axis points down
+    shown = np.flatnonzero((area < -1e-9) & (depths.min(axis=0) > NEAR) & (x1 > x0) & (y1 > y0))
+    triangle, x, y = _pixels_of_boxes(x0[shown], y0[shown], (x1 - x0)[shown], (y1 - y0)[shown])
+
+    xa, ya, xb, yb, xc, yc = (values[shown] for values in (xa, ya, xb, yb, xc, yc))
+    inverse = 1 / area[shown]
+    # barycentric coordinates as linear functions of the way from corner a: in float32, products of whole image
+    # coordinates would have no digits left for the smallest faces
+    slope = np.stack([xa, ya, (yc - ya) * inverse, (xa - xc) * inverse, (ya - yb) * inverse, (xb - xa) * inverse])
+    start_x, start_y, bx, by, cx, cy = slope[:, triangle]
+    way_x, way_y = x + np.float32(0.5) - start_x, y + np.float32(0.5) - start_y
+    b = bx * way_x + by * way_y
+    c = cx * way_x + cy * way_y
+    a = 1 - b - c
+    inside = np.flatnonzero((a >= -EDGE_TOLERANCE) & (b >= -EDGE_TOLERANCE) & (c >= -EDGE_TOLERANCE))
+    triangle, barycentric = triangle[inside], np.stack([a[inside], b[inside], c[inside]], axis=1)
+    distance = (depths[:, shown[triangle]] * barycentric.T).sum(axis=0)
+    return _nearest(y[inside] * width + x[inside], distance, shown[triangle], barycentric, size)
+
+
+def _pixels_of_boxes(x0: np.ndarray, y0: np.ndarray, widths: np.ndarray, heights: np.ndarray):
+    """All pixels of K boxes, one after the other -> box index, x, y, each (N,)."""
+    counts = widths * heights
+    box = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    offset = np.arange(counts.sum(), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts).astype(np.int32)
+    row = offset // widths[box]
+    return box, x0[box] + offset - row * widths[box], y0[box] + row
+
+
+def _nearest(
+    pixel: np.ndarray, distance: np.ndarray, face: np.ndarray, barycentric: np.ndarray, size: tuple[int, int]
+) -> Raster:
+    """Of N fragments keep the nearest on each pixel."""
+    order = np.argsort(-distance, kind="stable")
+    last = np.full(size[0] * size[1], -1, np.int64)
+    last[pixel[order]] = order  # of several writes to one place the last, here the nearest, stays
+    seen = np.flatnonzero(last >= 0)
+    fragment = last[seen]
+    faces = np.full(len(last), -1, np.int32)
+    weights = np.zeros((len(last), 3), np.float32)
+    depth = np.full(len(last), np.inf, np.float32)
+    faces[seen], weights[seen], depth[seen] = face[fragment], barycentric[fragment], distance[fragment]
+    return Raster(faces.reshape(size), weights.reshape(*size, 3), depth.reshape(size))
+
+
+def interpolate(raster: Raster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values (V,C) of the vertices on the pixels of raster.mask -> (N,C), row by row."""
+    seen = np.flatnonzero(raster.face >= 0)
+    a, b, c = faces[raster.face.ravel()[seen]].T
+    wa, wb, wc = raster.barycentric.reshape(-1, 3)[seen].T[..., None]
+    return wa * values[a] + wb * values[b] + wc * values[c]
+
+
+def face_incidence(faces: np.ndarray, vertices: int) -> sparse.csr_matrix:
+    """Sparse (V,F) matrix that sums over the faces around each vertex; made once for a mesh."""
+    ones = np.ones(faces.size, np.float32)
+    return sparse.csr_matrix((ones, (faces.T.ravel(), np.tile(np.arange(len(faces)), 3))), (vertices, len(faces)))
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray, incidence: sparse.csr_matrix | None = None) -> np.ndarray:
+    """Unit normals (V,3), pointing outwards, weighted by area; `incidence` as from face_incidence."""
+    a, b, c = (vertices[corner] for corner in faces.T)
+    incidence = face_incidence(faces, len(vertices)) if incidence is None else incidence
+    normals = incidence @ _cross(b - a, c - a)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """np.cross of (N,3) and (N,3), a few times faster."""
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
+
+
+def lit(colours: np.ndarray, normals: np.ndarray, light: Iterable[float] = LIGHT, ambient: float = AMBIENT):
+    """Colours (V,3) or (3,) under a distant light in direction `light` and ambient light (Lambert) -> (V,3)."""
+    direction = np.asarray(light, np.float32) / np.linalg.norm(light)
+    return colours * (ambient + (1 - ambient) * np.clip(normals @ direction, 0, None))[:, None]
+
+
+def draw(background: np.ndarray, vertices: np.ndarray, faces: np.ndarray, focal: float, centre: np.ndarray, colours):
+    """Draw a lit mesh over an image, 2x2 samples for a pixel.
+
+    Args:
+        background: (H,W,3) uint8
+        vertices: (V,3) m in camera coordinates
+        focal, centre: of the pinhole camera, px
+        colours: RGB of the mesh, (V,3) or (3,), 0-255
+
+    Returns the image (H,W,3) uint8.
+    """
+    height, width = background.shape[:2]
+    points = vertices[:, :2] / vertices[:, 2:] * focal + centre
+    size = (height * SUPERSAMPLING, width * SUPERSAMPLING)
+    raster = rasterise(points * SUPERSAMPLING, vertices[:, 2], faces, size)
+    shaded = lit(np.asarray(colours, np.float32), vertex_normals(vertices, faces))
+    canvas = cv2.resize(background, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    canvas[raster.mask] = interpolate(raster, faces, shaded)
+    return np.clip(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), 0, 255).astype(np.uint8)
+
+
+def overlay(crop: np.ndarray, vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, colours=SKIN_BLUE):
+    """Draw a predicted body over the crop it was predicted from.
+
+    Args:
+        crop: (S,S,3) uint8 RGB, 224 px or any other size of the same square
+        vertices: (V,3) m, as the body model gives them
+        cam: (3,) weak perspective s, tx, ty
+
+    Returns the image (S,S,3) uint8. The camera is that of SPIN: utils.geometry.project.
+    """
+    side = len(crop)
+    in_camera = vertices + _translation(cam)
+    return draw(crop, in_camera, faces, FOCAL_LENGTH * side / CROP_SIZE, np.array([side / 2, side / 2]), colours)
+
+
+def side_view(vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, side: int = CROP_SIZE, colours=SKIN_BLUE):
+    """The predicted body turned by 90 degrees about the vertical through its middle, on white -> (side,side,3) uint8.
+
+    Size and height in the picture are those of `overlay`; arguments as there. What faces the camera faces left here.
+    """
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    quarter_turn = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
+    turned = (vertices - middle) @ quarter_turn.T + [0, middle[1], 0]
+    centred = np.array([cam[0], 0, cam[2]])
+    return overlay(np.full((side, side, 3), 255, np.uint8), turned, faces, centred, colours)
+
+
+def _translation(cam: np.ndarray) -> np.ndarray:
+    """utils.geometry.camera_translation for one camera (3,) in numpy."""
+    s, tx, ty = np.asarray(cam, np.float64)
+    return np.array([tx, ty, 2 * FOCAL_LENGTH / (CROP_SIZE * s + 1e-9)])
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0, quality: int = 20) -> None:
+    """Write frames (H,W,3) uint8 RGB, all of one size, as H.264 video; one frame in memory at a time.
+
+    Odd sizes lose a row or column, as the format wants even ones. quality: x264's constant rate factor, lower is
+    better. Raises UserError when the file cannot be written.
+    """
+    write_atomically(Path(path), lambda temporary: _encode(temporary, frames, rate, quality))
+
+
+def _encode(path: Path, frames: Iterable[np.ndarray], rate: float, quality: int) -> None:
+    import av  # loads the video libraries, which only those who write video need
+
+    with av.open(str(path), "w") as container:
+        stream = None
+        for frame in frames:
+            height, width = (side // 2 * 2 for side in frame.shape[:2])
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.options = {"crf": str(quality)}
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            container.mux(stream.encode(picture))
+        if stream is not None:
+            container.mux(stream.encode())
