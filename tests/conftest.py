@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toys
 
@@ -18,6 +19,26 @@ from utils.data_preprocess import pw3d
 PROJECT = Path(__file__).parents[1]
 PARITY = PROJECT.parent / "shared" / "parity"
 SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
+
+
+# test -> largest difference from the published method's numbers, absolute and relative to the largest number compared
+agreement: dict[str, tuple[float, float]] = {}
+
+
+def note_agreement(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Remember how far numbers of the running test are from the published ones, for the table at the end."""
+    test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
+    difference = float(np.abs(actual - expected).max(initial=0))
+    relative = difference / max(float(np.abs(expected).max(initial=0)), 1e-12)
+    before = agreement.get(test, (0.0, 0.0))
+    agreement[test] = (max(before[0], difference), max(before[1], relative))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if agreement:
+        terminalreporter.section("largest difference from the published method's numbers")
+        for test, (absolute, relative) in agreement.items():
+            terminalreporter.line(f"{test:64} {absolute:8.1e} absolute {relative:8.1e} of the largest number")
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:

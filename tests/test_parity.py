@@ -55,7 +55,8 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 
 def near(actual, expected, rtol=0.0, atol=0.0) -> None:
-    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else actual
+    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
+    conftest.note_agreement(actual, expected)
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
@@ -270,7 +271,7 @@ def test_loop_agrees(parity_kit, parity_folder, assets, variant):
     names = [name.removeprefix("module.") for name in wanted["param_names"]]
 
     def norms(tensors: dict[str, torch.Tensor]) -> np.ndarray:
-        return np.array([float(tensors[name].norm()) for name in names])
+        return np.array([float(tensors[name].detach().norm()) for name in names])
 
     for t, raw in enumerate(parity_kit.loop_inputs(101, frames)):
         raw = {name: torch.as_tensor(value) for name, value in raw.items()}
