@@ -159,19 +159,20 @@ select = Select(); select.__dict__.update(a=inner, idxs=np.arange(inner.x.size).
                                           preferred_shape=model["shapedirs"].shape)
 model.update(v_template=leaf, shapedirs=select, J_regressor=scipy.sparse.csc_matrix(model["J_regressor"]),
              bs_style="lbs", bs_type="lrotmin")
-pickle.dump(model, open(sys.argv[1], "wb"), protocol=2)
+for path in sys.argv[1:]:
+    pickle.dump(model, open(path, "wb"), protocol=2)
 """
 
 
-@pytest.fixture
-def released_smpl(tmp_path):
+@pytest.fixture(scope="module")
+def released_smpl(tmp_path_factory):
     """SMPL as its owners release it: chumpy arrays inside, made in a process that has a module of that name."""
-    folder = tmp_path / "smpl"
-    (folder / "SMPL_python_v.1.1.0").mkdir(parents=True)
-    for part in ("neutral", "m", "f"):
-        path = folder / "SMPL_python_v.1.1.0" / f"basicmodel_{part}_lbs_10_207_0_v1.1.0.pkl"
-        script = CHUMPY.format(tests=str(Path(__file__).parent))
-        subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    folder = tmp_path_factory.mktemp("smpl")
+    inner = folder / "SMPL_python_v.1.1.0"
+    inner.mkdir()
+    paths = [str(inner / f"basicmodel_{part}_lbs_10_207_0_v1.1.0.pkl") for part in ("neutral", "m", "f")]
+    script = CHUMPY.format(tests=str(Path(__file__).parent))
+    subprocess.run([sys.executable, "-c", script, *paths], check=True, cwd=Path(__file__).parents[1])
     return folder
 
 

@@ -41,6 +41,8 @@ WALL_DISTANCE = 2.5  # m behind the person
 PLAIN_SHARE = 0.3  # of the pictures have an even wall and one of the few outfits
 MIX_SHARE = 0.15  # of the poses take an arm from another one
 POSE_NOISE = 0.04  # rad
+MAX_PANELS = 5  # on the walls of a picture
+MAX_SPECKLES = 30  # grey levels, standard deviation
 FILE_SIZE = 288  # px, side of a picture of the labelled set
 
 # the street
@@ -170,7 +172,27 @@ def _lab_walls(rng: np.random.Generator, room: np.ndarray, floor_row: float, siz
     for cells in (4, 9):
         clouds = rng.standard_normal((cells, cells, 3), np.float32)
         image += strength / cells * 3 * cv2.resize(clouds, (size, size), interpolation=cv2.INTER_LINEAR)
+    if not plain:
+        _add_panels(rng, image)
+        _add_speckles(rng, image)
     return image
+
+
+def _add_panels(rng: np.random.Generator, image: np.ndarray) -> None:
+    """Up to MAX_PANELS even quadrangles of any colour, for edges that are not the person's; in place."""
+    size = len(image)
+    for _ in range(rng.integers(MAX_PANELS + 1)):
+        middle, sides = rng.uniform(0, size, 2), rng.uniform(0.05, 0.5, (4, 1)) * size
+        angles = rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2
+        corners = middle + sides * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        cv2.fillPoly(image, [corners.astype(np.int32)], rng.uniform(20, 235, 3).tolist())
+
+
+def _add_speckles(rng: np.random.Generator, image: np.ndarray) -> None:
+    """Noise of a random coarseness and strength, grey, over everything behind the person; in place."""
+    cells = int(rng.uniform(0.1, 0.5) * len(image))
+    speckles = rng.standard_normal((cells, cells), np.float32) * rng.uniform(0, MAX_SPECKLES)
+    image += cv2.resize(speckles, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
 
 
 def write_source(output: Path, body_dir: Path, count: int) -> None:
