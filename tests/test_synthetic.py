@@ -143,7 +143,7 @@ def test_the_mirror_image_of_a_pose_mirrors_its_joints(bodies):
     np.testing.assert_allclose(other[right], joints[left] * [-1, 1, 1], atol=1e-3)
 
 
-def test_a_person_walks_forward_on_feet_that_do_not_slide_or_sink():
+def test_a_person_walks_forward_on_the_floor():
     body = Body(DEMO, "male")
     person = synthetic._Person(body, np.zeros(10), np.zeros((len(body.template), 3)))
     rotmats, places = synthetic._perform(person, "walk", np.random.default_rng(2), 60)
