@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv test lint benchmark
+.PHONY: venv demo test lint benchmark rates ablation
 
 venv: .venv/installed
 
@@ -13,6 +13,18 @@ venv: .venv/installed
 	$(PIP) install -r requirements.txt
 	touch $@
 
+# The free benchmark: frozen network and BOA on a rendered stream, then table, plot and video in experiments/demo.
+SYNTHETIC_ROOT ?= data/demo/synthetic
+export SYNTHETIC_ROOT
+
+demo: venv $(SYNTHETIC_ROOT)/complete
+	.venv/bin/python boa.py --name demo-frozen --dataset_name synthetic --method frozen --save_predictions --overwrite
+	.venv/bin/python boa.py --name demo --dataset_name synthetic --save_predictions --overwrite
+	.venv/bin/python compare.py experiments/demo-frozen experiments/demo --video
+
+$(SYNTHETIC_ROOT)/complete: | venv
+	.venv/bin/python process_data.py --dataset synthetic
+
 test: venv
 	.venv/bin/python -m pytest
 
@@ -22,3 +34,7 @@ lint: venv
 
 benchmark: venv
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
+
+# Tables of the README; they take hours, and go on where they stopped.
+rates ablation: venv
+	.venv/bin/python benchmarks/ablation.py $@

@@ -305,7 +305,7 @@ def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Option
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
-    options = parse(Options, __doc__, argv)
+    options = parse(Options, __doc__, argv, lambda given: config.STREAMS[given.dataset_name].defaults)
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)

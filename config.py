@@ -4,8 +4,9 @@
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 def _path(name: str, default: Path | str) -> Path:
@@ -51,13 +52,17 @@ class Recording(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What `--dataset_name` chooses: a reader in datasets/, what is scored, the frames, their source, the assets."""
+    """What `--dataset_name` chooses: a reader in datasets/, what is scored, the frames, their source, the assets.
+
+    `defaults` are those of boa.py's options that are not the paper's here.
+    """
 
     reader: str
     protocol: str
     target: Recording
     source: Recording
     assets: Assets
+    defaults: Mapping[str, Any] = {}
 
 
 ASSETS = Assets(

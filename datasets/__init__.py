@@ -14,7 +14,10 @@ def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:
     """
     stream = config.STREAMS[name]
     target = stream.target
-    return _READERS[stream.reader](target.images, target.annotations, f"run `{target.made_by}` (README, Data)")
+    remedy = f"run `{target.made_by}` (README, Data)"
+    if target == config.PW3D:
+        remedy += "; without any download, `--dataset_name synthetic` runs now"
+    return _READERS[stream.reader](target.images, target.annotations, remedy)
 
 
 def open_source(name: str) -> CroppedFrames:

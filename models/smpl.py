@@ -19,7 +19,10 @@ from utils.restricted_pickle import load_pickle
 GENDERS = ("neutral", "male", "female")
 NUM_BETAS = 10
 _ARRAYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-_REMEDY = "run `python process_data.py --dataset smpl` (README, Body model)"
+_REMEDY = (
+    "run `python process_data.py --dataset smpl` (README, Get started); "
+    "without any download, `python boa.py --name demo --dataset_name synthetic` runs now"
+)
 
 
 class BodyOutput(NamedTuple):

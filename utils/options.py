@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Table = TypeVar("Table")
@@ -13,8 +13,16 @@ def option(default: Any, help: str, choices: Sequence[str] | None = None, least:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "least": least})
 
 
-def parse(table: type[Table], description: str, argv: Sequence[str] | None = None) -> Table:
-    """Read the command line into a table of options; `name` is the only flag that must be given."""
+def parse(
+    table: type[Table],
+    description: str,
+    argv: Sequence[str] | None = None,
+    defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda given: {},
+) -> Table:
+    """Read the command line into a table of options; `name` is the only flag that must be given.
+
+    `defaults` may replace the table's defaults in the light of the flags that were given.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(table):
         flag, help = f"--{field.name}", field.metadata["help"]
@@ -24,6 +32,7 @@ def parse(table: type[Table], description: str, argv: Sequence[str] | None = Non
         shown = help if field.default == "" else f"{help} (default: {field.default})"
         more = {"choices": field.metadata["choices"], "required": field.name == "name"}
         parser.add_argument(flag, type=field.type, default=field.default, help=shown, **more)
+    parser.set_defaults(**defaults(parser.parse_args(argv)))
     options = table(**vars(parser.parse_args(argv)))
     for field in dataclasses.fields(table):
         least = field.metadata["least"]

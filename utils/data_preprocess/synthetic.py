@@ -19,7 +19,7 @@ from utils.data_preprocess.appearance import Wardrobe
 from utils.data_preprocess.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
 from utils.data_preprocess.skinning import Body
 from utils.data_preprocess.street import Camera, Street, blend, look_at
-from utils.files import save_npz, write_atomically
+from utils.files import save_npz, save_text, write_atomically
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
 from utils.joints import SMPL24, SPIN, SPIN24, rows
@@ -57,7 +57,7 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = 600) -> N
 
     Args:
         output: gets source/{h36m_train.npz, images/} and, for validation and test, <split>/3dpw_vid/<sequence>.npz and
-            <split>/imageFiles/<sequence>/image_00000.jpg
+            <split>/imageFiles/<sequence>/image_00000.jpg; at last a file `complete`
         body_dir: folder with the free body, as data/demo
         seed: of the streams; the source is the same for every seed
         labelled: pictures of the source
@@ -65,9 +65,11 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = 600) -> N
     Raises:
         UserError: the body is missing, or the output cannot be written
     """
+    (Path(output) / "complete").unlink(missing_ok=True)
     write_source(Path(output) / "source", body_dir, labelled)
     for split in KINDS:
         write_stream(Path(output) / split, body_dir, split, seed)
+    save_text(Path(output) / "complete", f"seed {seed}\n")
 
 
 class Lab:
