@@ -205,7 +205,8 @@ def adapt(
     source_images = [] if source is None else [source["image"]]
 
     # lower level: the probe w' = w - a dL_low/dw, from one forward of frame and source
-    probe = model.clone(first_order=options.first_order)
+    # (one with rate 0 stays at w, so that there is nothing to differentiate through)
+    probe = model.clone(first_order=options.first_order or options.metalr == 0)
     predicted = predict(probe, body, torch.cat([frame["image"], *source_images]))
     lower = frame_terms(predicted.rows(slice(size)), frame["keypoints_2d"], prior)
     if source is not None:

@@ -49,7 +49,7 @@ FILE_SIZE = 288  # px, side of a picture of the labelled set
 FRAME_SIZE = (384, 512)
 KINDS = {"validation": VALIDATION_KINDS, "test": TEST_KINDS}
 SEQUENCES = 6
-FRAMES = 50  # of a sequence
+FRAMES = 40  # of a sequence
 
 
 def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = 600) -> None:
