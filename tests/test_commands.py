@@ -129,6 +129,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path):
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert "SMPL_NEUTRAL.pkl is missing; run `python process_data.py --dataset smpl`" in lines[0]
+    assert "without any download, `python boa.py --name demo --dataset_name synthetic` runs now" in lines[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -239,6 +240,21 @@ def test_without_a_source(attempt):
     message = attempt()
     assert "h36m_train.npz is missing; run `python process_data.py --dataset h36m`" in message
     assert "--labelloss_weight 0" in message
+
+
+def test_without_3dpw_the_free_benchmark_is_named(own_world, monkeypatch, tmp_path):
+    target = config.PW3D._replace(annotations=tmp_path / "nowhere")
+    monkeypatch.setattr(config, "PW3D", target)
+    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream._replace(target=target))
+    with pytest.raises(UserError, match="process_data.py --dataset 3dpw.*`--dataset_name synthetic` runs now"):
+        boa.main(["--name", "x", "--expdir", str(tmp_path)])
+
+
+def test_a_stream_may_have_defaults_of_its_own_and_a_flag_overrules_them(own_world, monkeypatch, tmp_path):
+    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream._replace(defaults={"lr": 1e-5, "metalr": 2e-5}))
+    boa.main(["--name", "x", "--expdir", str(tmp_path), "--metalr", "0", "--labelloss_weight", "0"])
+    options = toys.read_summary(tmp_path / "x")["options"]
+    assert (options["lr"], options["metalr"], options["beta1"]) == (1e-5, 0, 0.5)
 
 
 def test_a_run_without_source_does_not_open_it(own_world, monkeypatch, tmp_path):
