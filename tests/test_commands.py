@@ -246,7 +246,7 @@ def test_without_3dpw_the_free_benchmark_is_named(own_world, monkeypatch, tmp_pa
     target = config.PW3D._replace(annotations=tmp_path / "nowhere")
     monkeypatch.setattr(config, "PW3D", target)
     monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream._replace(target=target))
-    with pytest.raises(UserError, match="process_data.py --dataset 3dpw.*`--dataset_name synthetic` runs now"):
+    with pytest.raises(UserError, match=r"process_data\.py --dataset 3dpw.*`--dataset_name synthetic` runs now"):
         boa.main(["--name", "x", "--expdir", str(tmp_path)])
 
 
