@@ -1,8 +1,8 @@
 """What all converters share: sequences converted one by one or in parallel, resumed, summed up, joined and looked at.
 
-A sequence becomes a part file, an npz of its columns with a record of how it was made. A part that is there, and was
-made with the same settings, is not made again; so that after a failure, an interruption or a later download the same
-command does only what is missing.
+A sequence becomes a part file, an npz of its columns. How it was made is recorded in the comment of the zip archive that
+an npz is, so that its arrays are those of the format and no others. A part that is there, and was made with the same
+settings, is not made again; after a failure, an interruption or a later download the same command does what is missing.
 """
 
 import json
@@ -24,13 +24,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from utils.errors import UserError
-from utils.files import existing, save_npz, write_atomically
+from utils.files import existing, write_atomically
 from utils.image import BOX_UNIT, read_rgb
-from utils.joints import SPIN24, rows
+from utils.joints import H36M17, SPIN, SPIN24, rows
 
 log = logging.getLogger("boa")
 
-_RECORD = "conversion"  # array of a part and of a joined file: how it was made, JSON
 _TILES = (4, 3)  # columns and rows of a contact sheet
 _TILE = 360  # px
 _BONES = (
@@ -66,11 +65,54 @@ class Task(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to convert: processes, whether parts are made again, and what the result depends on (kept in the files)."""
+    """How to convert.
+
+    Attributes:
+        workers: number of processes
+        overwrite: make parts again that are there
+        recorded: what the result depends on; kept in the files, and parts with another record are made again
+        dry_run: only say what is missing
+        preview: write a contact sheet too
+    """
 
     workers: int = 1
     overwrite: bool = False
     recorded: Mapping[str, Any] = {}
+    dry_run: bool = False
+    preview: bool = False
+
+
+def convert_all(
+    tasks: Sequence[Task],
+    title: str,
+    images: Path,
+    settings: Settings,
+    output: Path | None = None,
+    keypoints: str = "part",
+) -> None:
+    """Do with the tasks what the settings ask for.
+
+    Args:
+        tasks: the sequences in the order of the protocol
+        title: name of the data set in messages
+        images: the folder in which the image names start, for the contact sheet
+        settings: see Settings
+        output: the file that the parts are joined into; without it they stay single files of one folder
+        keypoints: column of joints (N,24 or 49,3) px that the contact sheet shows
+
+    Raises UserError when something is missing, damaged or cannot be written.
+    """
+    if settings.dry_run:
+        dry_run(tasks, title)
+        return
+    if output:
+        run_and_join(tasks, title, output, settings)
+        files, sheet = [output], output.with_suffix(".png")
+    else:
+        run(tasks, title, settings)
+        files, sheet = [task.part for task in tasks], tasks[0].part.parent / "preview.png"
+    if settings.preview:
+        contact_sheet(sheet, images, _sample(files, keypoints))
 
 
 def run(tasks: Sequence[Task], title: str, settings: Settings) -> None:
@@ -139,9 +181,8 @@ def join(parts: Sequence[Path], output: Path, recorded: Mapping[str, Any]) -> No
     for part in parts:
         with np.load(part) as npz:
             for name in npz.files:
-                if name != _RECORD:
-                    columns.setdefault(name, []).append(npz[name][:0])
-            frames += json.loads(str(npz[_RECORD]))["frames"]
+                columns.setdefault(name, []).append(npz[name][:0])
+            frames += len(npz["imgname"])
 
     def write(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
@@ -157,10 +198,33 @@ def join(parts: Sequence[Path], output: Path, recorded: Mapping[str, Any]) -> No
                     for part in parts:
                         with np.load(part) as npz:
                             entry.write(npz[name].astype(dtype).tobytes())
-            with archive.open(f"{_RECORD}.npy", "w") as entry:
-                np.lib.format.write_array(entry, np.array(json.dumps({**recorded, "frames": frames})))
+            archive.comment = json.dumps({**recorded, "frames": frames}).encode()
 
     write_atomically(output, write)
+
+
+def spin_joints(joints: np.ndarray, skeleton: Sequence[str]) -> np.ndarray:
+    """Joints (F,J,D) of a data set's skeleton -> SPIN's 24 with a confidence (F,24,D+1), 1 for the 17 it has."""
+    slots = rows(H36M17, SPIN24)
+    result = np.zeros((len(joints), len(SPIN24), joints.shape[2] + 1))
+    result[:, slots, :-1] = joints[:, rows(H36M17, skeleton)]
+    result[:, slots, -1] = 1
+    return result
+
+
+def check_finite(columns: Mapping[str, np.ndarray], file: Path, remedy: str) -> None:
+    """Raise a UserError that names the first frame with a number that is not finite in any of the columns (N,...)."""
+    for name, column in columns.items():
+        if column.dtype.kind == "f":
+            bad = np.flatnonzero(~np.isfinite(column.reshape(len(column), -1)).all(1))
+            if len(bad):
+                where = f"{len(bad)} frames, the first is {columns['imgname'][bad[0]]}"
+                raise UserError(f"{file}: {name} is not finite in {where}; {remedy}")
+
+
+def reason_for(error: Exception) -> str:
+    """The message of another library's error on one line, or the error's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def video_frames(video: Path, wanted: Collection[int], count: int, remedy: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -194,6 +258,25 @@ def write_image(path: Path, bgr: np.ndarray) -> None:
             raise OSError("the image could not be written")
 
     write_atomically(path, write)
+
+
+def _sample(files: Sequence[Path], keypoints: str) -> dict[str, np.ndarray]:
+    """The columns of a contact sheet, of up to 12 frames evenly spread over npz files; one file in memory at a time."""
+    counts = []
+    for file in files:
+        with np.load(file) as npz:
+            counts.append(len(npz["scale"]))
+    ends = np.cumsum(counts)
+    picked = np.unique(np.linspace(0, ends[-1] - 1, min(ends[-1], _TILES[0] * _TILES[1])).astype(int))
+    samples = []
+    for file, end, count in zip(files, ends, counts, strict=True):
+        frames = picked[(picked >= end - count) & (picked < end)] - (end - count)
+        if len(frames):
+            with np.load(file) as npz:
+                sample = {name: npz[name][frames] for name in ("imgname", "center", "scale")}
+                joints = npz[keypoints][frames]
+            samples.append({**sample, "part": joints[:, SPIN] if joints.shape[1] > len(SPIN24) else joints})
+    return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]} if samples else {}
 
 
 def contact_sheet(file: Path, images: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -282,16 +365,22 @@ def _make_part(task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a sequence into its part file -> the record of it."""
     columns, dropped = task.convert()
     record = {**recorded, "frames": len(columns["imgname"]), "dropped": dropped}
-    save_npz(task.part, **columns, **{_RECORD: np.array(json.dumps(record))})
+
+    def write(path: Path) -> None:
+        np.savez(path, **columns)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = json.dumps(record).encode()
+
+    write_atomically(task.part, write)
     return record
 
 
 def _record(file: Path, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
     """How a part or a joined file was made, None where it is not there, damaged or made with other settings."""
     try:
-        with np.load(file) as npz:
-            record = json.loads(str(npz[_RECORD]))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        with zipfile.ZipFile(file) as archive:
+            record = json.loads(archive.comment)
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None
     return record if all(record.get(name) == value for name, value in recorded.items()) else None
 
