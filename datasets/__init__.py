@@ -1,10 +1,15 @@
 """From a name on the command line to frames."""
 
 import config
-from datasets import h36m, pw3d
+from datasets import h36m, mpi_inf_3dhp, pw3d
 from datasets.base import CroppedFrames
 
-_READERS = {"pw3d": pw3d.open_stream, "folder": pw3d.open_folder}
+_READERS = {
+    "pw3d": pw3d.open_stream,
+    "pw3d_ph": pw3d.open_ph,
+    "mpi_inf_3dhp": mpi_inf_3dhp.open_stream,
+    "folder": pw3d.open_folder,
+}
 
 
 def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:

@@ -21,7 +21,10 @@ _SHAPES = {
     "joints_3d": (len(SPIN24), 4),
     "pose": (72,),
     "betas": (10,),
+    "betas_neutral": (10,),
 }
+_NUMBERS = ("joints_3d", "pose", "betas", "betas_neutral")
+_NAMES = ("imgname", "sequence", "activity")
 
 
 class CroppedFrames(Dataset):
@@ -31,7 +34,8 @@ class CroppedFrames(Dataset):
         images: the folder in which the image names start
         columns: `imgname` (N,), `center` (N,2) px, `scale` (N,) side / 200 px, `keypoints_2d` (N,49,3) px and
             confidence; further ones travel along: `joints_3d` (N,24,4) metres, `pose` (N,72) axis-angle, `betas`
-            (N,10), `gender` (N,) 0 male 1 female, `sequence` (N,), `person` (N,)
+            (N,10), `betas_neutral` (N,10), `gender` (N,) 0 male 1 female, `sequence` (N,), `person` (N,), `activity`
+            (N,) its name
         origin: the file the columns come from, for messages
 
     Raises:
@@ -67,8 +71,8 @@ class CroppedFrames(Dataset):
         crop = Crop(row.pop("center"), row.pop("scale"))
         rgb = read_rgb(self.images / str(row["imgname"]))
         row["keypoints_2d"] = crop.points(row["keypoints_2d"])
-        numbers = {name: np.float32(row[name]) for name in ("joints_3d", "pose", "betas") if name in row}
-        names = {name: str(row[name]) for name in ("imgname", "sequence") if name in row}
+        numbers = {name: np.float32(row[name]) for name in _NUMBERS if name in row}
+        names = {name: str(row[name]) for name in _NAMES if name in row}
         return {**row, **numbers, **names, "image": crop.image(rgb), "index": index}
 
 

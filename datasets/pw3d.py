@@ -1,6 +1,7 @@
 """3DPW (von Marcard et al., ECCV 2018) as a stream: the test sequences in the order of the protocol."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ TEST_SEQUENCES = (
     *("downtown_weeklyMarket_00", "downtown_warmWelcome_00", "downtown_arguing_00", "downtown_upstairs_00"),
     *("downtown_bus_00", "flat_guitar_01", "downtown_cafe_00", "outdoors_fencing_01"),
 )
+# of the first release, and of HMMR's list
+_LATER_REMOVED = "downtown_cafe_01"
 _KEYS = ("imgname", "center", "scale", "pose", "shape", "gender", "smpl_j2d")
 
 
@@ -28,14 +31,25 @@ def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
 
     Raises UserError when there is no sequence, or one is damaged or empty.
     """
+    return _open_listed(images, annotations, remedy, TEST_SEQUENCES)
+
+
+def open_ph(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
+    """The same for the #PH protocol: HMMR's sequences in the order of their names, with a neutral shape for each."""
+    return _open_listed(images, annotations, remedy, sorted([*TEST_SEQUENCES, _LATER_REMOVED]), ("shape_neutral",))
+
+
+def _open_listed(
+    images: Path, annotations: Path, remedy: str, names: Iterable[str], more: tuple[str, ...] = ()
+) -> tuple[CroppedFrames, list[str]]:
     existing(annotations, remedy)
-    present = [name for name in TEST_SEQUENCES if (annotations / f"{name}.npz").exists()]
+    present = [name for name in names if (annotations / f"{name}.npz").exists()]
     if not present:
         raise UserError(f"{annotations} holds none of the test sequences of 3DPW; {remedy}")
     missing = [name for name in TEST_SEQUENCES if name not in present]
     if missing:
         log.warning("%d of 24 sequences are not in %s: %s", len(missing), annotations, ", ".join(missing))
-    return join_sequences(images, [annotations / f"{name}.npz" for name in present], remedy), missing
+    return join_sequences(images, [annotations / f"{name}.npz" for name in present], remedy, more), missing
 
 
 def open_folder(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
@@ -46,15 +60,15 @@ def open_folder(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
     return join_sequences(images, files, remedy), []
 
 
-def join_sequences(images: Path, files: list[Path], remedy: str) -> CroppedFrames:
-    """Read files of 3DPW's processed format one after the other; a sequence is named after its file."""
-    parts = [_read_sequence(file, remedy) for file in files]
+def join_sequences(images: Path, files: list[Path], remedy: str, more: tuple[str, ...] = ()) -> CroppedFrames:
+    """Read files of 3DPW's processed format, which hold `more`, one by one; a sequence is named after its file."""
+    parts = [_read_sequence(file, remedy, more) for file in files]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return CroppedFrames(images, columns, files[0].parent)
 
 
-def _read_sequence(file: Path, remedy: str) -> dict[str, np.ndarray]:
-    raw = load_npz(file, _KEYS, remedy, optional=("person",))
+def _read_sequence(file: Path, remedy: str, more: tuple[str, ...]) -> dict[str, np.ndarray]:
+    raw = load_npz(file, (*_KEYS, *more), remedy, optional=("person",))
     count = len(raw["imgname"])
     if count == 0:
         raise UserError(f"{file} holds no frame; {remedy}")
@@ -72,4 +86,5 @@ def _read_sequence(file: Path, remedy: str) -> dict[str, np.ndarray]:
         "gender": (raw["gender"] == "f").astype(np.int64),
         "sequence": np.full(count, file.stem),
         "person": person,
+        **({"betas_neutral": raw["shape_neutral"]} if "shape_neutral" in raw else {}),
     }

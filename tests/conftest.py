@@ -111,8 +111,7 @@ def parity_kit():
 def parity_folder(parity_kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw data sets and assets of the parity kit, written once."""
     folder = tmp_path_factory.mktemp("parity")
-    parts = ("smpl", "spin", "ckpt", "3dpw", "h36m")
-    parity_kit.build(parity_kit.default_spec(101), folder, parts)
+    parity_kit.build(parity_kit.default_spec(101), folder)
     return folder
 
 

@@ -2,17 +2,20 @@
 
 import json
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import cdflib.cdfwrite
 import cv2
 import h5py
 import numpy as np
+import scipy.io
 import torch
 from torch import nn
 
 import config
 from models.hmr import HMR, SmplParams
+from utils.data_preprocess.mpi_inf_3dhp import CAMERAS, TEST_SEQUENCES
 from utils.geometry import rot6d_to_rotmat
 from utils.joints import H36M32
 
@@ -178,6 +181,56 @@ def _write_cdf(path: Path, joints: np.ndarray, frames: int) -> None:
     file.close()
 
 
+def write_3dhp(root: Path, frames: int = 4, sequences: Iterable[str] = TEST_SEQUENCES) -> None:
+    """Raw test set of MPI-INF-3DHP: joint k is at (60 + 8k, 200 - 4k) px and (10k, -20k, 5k + 3000) mm.
+
+    Frame 1 is not valid; in frame 2 the last joint is right of the image; the others move by a pixel each.
+    """
+    k, t = np.arange(17), np.arange(frames)[:, None]
+    joints_2d = np.stack([60 + 8 * k + t, 200 - 4 * k + 0 * t], axis=2).astype(float)
+    joints_2d[2, -1, 0] = SIZE[0]
+    joints_3d = np.tile(np.stack([10 * k, -20 * k, 5 * k + 3000], axis=1).astype(float), (frames, 1, 1))
+    valid = np.ones((frames, 1))
+    valid[1] = 0
+    for number, name in enumerate(sequences):
+        folder = root / "mpi_inf_3dhp_test_set" / name
+        for frame in range(frames):
+            write_image(folder / "imageSequence" / f"img_{frame + 1:06d}.jpg", seed=10 * number + frame)
+        with h5py.File(folder / "annot_data.mat", "w") as file:
+            file["annot2"], file["annot3"] = joints_2d[:, None], joints_3d[:, None]
+            file["valid_frame"] = valid
+            file["activity_annotation"] = np.full((frames, 1), 1.0 + number)
+
+
+def write_3dhp_train(root: Path, sequences: Iterable[str] = ("S1/Seq1",), frames: int = 21) -> None:
+    """Raw training set of MPI-INF-3DHP: joint k is at (900 + 10k, 1000) px; frame t is grey of brightness 10t.
+
+    In the first frame of camera 1 a joint is left of the image.
+    """
+    k = np.arange(28)
+    joints_2d = np.stack([900 + 10 * k, 0 * k + 1000], axis=1).ravel().astype(float)
+    joints_3d = np.stack([10 * k, -20 * k, 5 * k + 3000], axis=1).ravel().astype(float)
+    for name in sequences:
+        folder = root / name
+        (folder / "imageSequence").mkdir(parents=True, exist_ok=True)
+        annotations = {key: np.empty((14, 1), object) for key in ("annot2", "annot3")}
+        for camera in range(14):
+            annotations["annot2"][camera, 0] = np.tile(joints_2d, (frames, 1))
+            annotations["annot3"][camera, 0] = np.tile(joints_3d, (frames, 1))
+        annotations["annot2"][1, 0][0, 2 * 7] = -1
+        scipy.io.savemat(folder / "annot.mat", annotations)
+        for camera in CAMERAS:
+            write_video(folder / "imageSequence" / f"video_{camera}.avi", frames)
+
+
+def write_video(path: Path, frames: int) -> None:
+    """Frame t is grey of brightness 10t."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 64))
+    for frame in range(frames):
+        writer.write(np.full((64, 64, 3), 10 * frame, np.uint8))
+    writer.release()
+
+
 def write_source(root: Path, file: Path, frames: int = 3) -> None:
     """A labelled source in the processed format, with its images."""
     rng = np.random.default_rng(5)
@@ -200,6 +253,7 @@ def write_source(root: Path, file: Path, frames: int = 3) -> None:
 def environment(folder: Path) -> dict[str, str]:
     """What points the commands at a folder of toys."""
     names = {"BOA_DATA": "data", "PW3D_ROOT": "3DPW", "H36M_ROOT": "H36M", "H36M_MOSH_ROOT": "mosh"}
+    names["MPI_INF_3DHP_ROOT"] = "MPI_INF_3DHP"
     return {name: str(folder / part) for name, part in names.items()}
 
 

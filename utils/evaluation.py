@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.joints import H36M17, LSP14, PELVIS, rows
+from utils.joints import COMMON17, H36M17, LSP14, PELVIS, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
 
 GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
@@ -28,11 +28,40 @@ def score_3dpw(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str
     """
     posed, unposed = _annotated_meshes(frame, bodies)
     predicted, given = (_evaluation_joints(mesh, regressor, LSP14) for mesh in (prediction.vertices, posed))
-    predicted_rest = bodies["neutral"].unposed(prediction.betas)
-    scores = _joint_scores(predicted, given)
-    scores["pve"] = _mesh_error(prediction.vertices, posed)
-    scores["ume"] = _mesh_error(predicted_rest, unposed)
+    scores = _joint_scores(predicted, given) | _mesh_scores(prediction, posed, unposed, bodies["neutral"])
     return predicted, given, scores
+
+
+def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
+    """Scores of 3DPW by the #PH protocol: joints as `score_3dpw`, meshes of the neutral body.
+
+    Args:
+        frame: as for `score_3dpw`, and `betas_neutral` (B,10), the neutral shape nearest to the person's own
+    """
+    neutral, betas = bodies["neutral"], frame["betas_neutral"]
+    own, _ = _annotated_meshes(frame, bodies)
+    predicted, given = (_evaluation_joints(mesh, regressor, LSP14) for mesh in (prediction.vertices, own))
+    posed = neutral.from_axis_angle(frame["pose"], betas).vertices
+    scores = _joint_scores(predicted, given) | _mesh_scores(prediction, posed, neutral.unposed(betas), neutral)
+    return predicted, given, scores
+
+
+def score_3dhp(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
+    """Scores of MPI-INF-3DHP: 17 joints against the annotated ones; there is no mesh to compare with.
+
+    Args:
+        prediction: `vertices` (B,V,3)
+        frame: `joints_3d` (B,24,4) metres
+        bodies: not needed
+        regressor: (17,V), J_regressor_h36m.npy
+    """
+    predicted = _evaluation_joints(prediction.vertices, regressor, COMMON17)
+    annotated = frame["joints_3d"][..., :3].cpu().numpy().astype(np.float64)
+    given = annotated[:, rows(COMMON17, SPIN24)] - annotated[:, rows(["Pelvis (MPII)"], SPIN24)]
+    return predicted, given, _joint_scores(predicted, given)
+
+
+SCORES = {"3dpw": score_3dpw, "3dpw-ph": score_3dpw_ph, "3dhp": score_3dhp}
 
 
 def _annotated_meshes(frame: Mapping[str, Tensor], bodies: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -58,6 +87,13 @@ def _joint_scores(predicted: np.ndarray, given: np.ndarray) -> dict[str, np.ndar
         "pampjpe": aligned_error.mean(1),
         "pck": pck(aligned_error),
         "auc": auc(aligned_error),
+    }
+
+
+def _mesh_scores(prediction: Any, posed: Tensor, unposed: Tensor, neutral: Any) -> dict[str, np.ndarray]:
+    return {
+        "pve": _mesh_error(prediction.vertices, posed),
+        "ume": _mesh_error(neutral.unposed(prediction.betas), unposed),
     }
 
 

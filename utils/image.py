@@ -1,5 +1,6 @@
 """Reading an image, and the crop around a person that image and points share."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from utils.geometry import CROP_SIZE
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+_TAIL = 16  # bytes in which a whole file has its ending
+_ENDINGS = (b"\xff\xd9", b"IEND")  # of JPEG, of PNG
 BOX_UNIT = 200.0  # px; the scale of a box is its side in this unit, as in SPIN
 
 
@@ -30,6 +33,25 @@ def read_rgb(path: Path) -> np.ndarray:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no readable image ({error}); download or extract it again") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file in px, from its header alone, as stored (EXIF data are not looked at).
+
+    A JPEG or PNG file that does not end as such a file ends is decoded, to see whether it is whole.
+    Raises UserError when the file is missing, truncated or no image.
+    """
+    try:
+        with path.open("rb") as file, Image.open(file) as image:
+            size = image.size
+            file.seek(-_TAIL, os.SEEK_END)
+            is_whole = any(ending in file.read() for ending in _ENDINGS)
+    except (OSError, SyntaxError, ValueError):
+        is_whole = False
+    if not is_whole:
+        height, width = read_rgb(path).shape[:2]
+        return width, height
+    return size
 
 
 def normalise(rgb: np.ndarray) -> np.ndarray:

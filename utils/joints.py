@@ -98,6 +98,21 @@ H36M32 = [
     *("Left Shoulder", "Left Elbow", "Left Wrist", "", "", "", ""),
     *("Neck (LSP)", "Right Shoulder", "Right Elbow", "Right Wrist", "", "", "", ""),
 ]
+HP3D17 = [
+    *("Head (H36M)", "Neck (LSP)"),
+    *("Right Shoulder", "Right Elbow", "Right Wrist"),
+    *("Left Shoulder", "Left Elbow", "Left Wrist"),
+    *("Right Hip", "Right Knee", "Right Ankle"),
+    *("Left Hip", "Left Knee", "Left Ankle"),
+    *("Pelvis (MPII)", "Spine (H36M)", "Jaw (H36M)"),
+]
+HP3D28 = [
+    *("", "", "", "Spine (H36M)", "Pelvis (MPII)", "Neck (LSP)", "Jaw (H36M)", "Head (H36M)"),
+    *("", "Left Shoulder", "Left Elbow", "Left Wrist", ""),
+    *("", "Right Shoulder", "Right Elbow", "Right Wrist", ""),
+    *("Left Hip", "Left Knee", "Left Ankle", "", ""),
+    *("Right Hip", "Right Knee", "Right Ankle", "", ""),
+]
 COCO18 = [
     *("Nose", "Neck (LSP)"),
     *("Right Shoulder", "Right Elbow", "Right Wrist"),

@@ -39,7 +39,8 @@ _TITLES = {
 }
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
-_NAMES = ("sequence", "person", "image")
+_NAMES = ("sequence", "person", "image", "activity")
+_GROUPS = ("sequence", "activity")  # what frames are also scored by
 _OUTPUTS = ("setting.txt", "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*")
 
 
@@ -94,12 +95,14 @@ class Results:
         step = len(self.rows)
         for name, value in losses.items():
             self.writer.add_scalar(f"loss/{name}", value, step)
-        names = zip(frame["sequence"], frame["person"].tolist(), frame["imgname"], strict=True)
-        for labels, row in zip(names, scores, strict=True):
+        names = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
+        if "activity" in frame:
+            names["activity"] = frame["activity"]
+        for *labels, row in zip(*names.values(), scores, strict=True):
             for score, value in row.items():
                 if not math.isnan(value):
                     self.writer.add_scalar(f"score/{score}", value, len(self.rows))
-            self.rows.append({**dict(zip(_NAMES, labels, strict=True)), **row})
+            self.rows.append({**dict(zip(names, labels, strict=True)), **row})
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
@@ -130,8 +133,9 @@ class Results:
         summary = {
             "frames": len(self.rows),
             "complete": complete,
-            **{COLUMNS[score]: value for score, value in means.items()},
+            **_named(means),
             "frames_per_second": rate,
+            **{f"by_{group}": _summed_up(rows, scores) for group, rows in self._groups()},
             **self.facts,
             "options": dict(self.settings),
         }
@@ -140,18 +144,28 @@ class Results:
         save_text(self.folder / "performance.txt", text)
 
     def _report(self, scores: list[str], means: Mapping[str, float | None]) -> str:
-        """All numbers with their units, then a line for each sequence."""
+        """All numbers with their units, then a line for each sequence, and for each activity where it is known."""
         lines = [f"{_TITLES[score]}: {_number(score, means[score])}" for score in scores]
-        by_sequence = defaultdict(list)
-        for row in self.rows:
-            by_sequence[row["sequence"]].append(row)
-        width = max(len(name) for name in by_sequence)
-        lines += ["", "  ".join([f"{'sequence':{width}}", "frames", *(_TITLES[score] for score in scores)])]
-        for name, rows in by_sequence.items():
-            cells = _means(rows, scores)
-            numbers = [f"{_number(score, cells[score]):>{len(_TITLES[score])}}" for score in scores]
-            lines.append("  ".join([f"{name:{width}}", f"{len(rows):6d}", *numbers]))
+        for group, by_name in self._groups():
+            width = max(len(name) for name in (group, *by_name))
+            lines += ["", "  ".join([f"{group:{width}}", "frames", *(_TITLES[score] for score in scores)])]
+            for name, rows in by_name.items():
+                cells = _means(rows, scores)
+                numbers = [f"{_number(score, cells[score]):>{len(_TITLES[score])}}" for score in scores]
+                lines.append("  ".join([f"{name:{width}}", f"{len(rows):6d}", *numbers]))
         return "\n".join(lines) + "\n"
+
+    def _groups(self) -> list[tuple[str, dict[str, list[dict[str, Any]]]]]:
+        """The rows of each sequence, in order of appearance, and of each activity where the stream knows it."""
+        groups = []
+        for group in _GROUPS:
+            by_name = defaultdict(list)
+            for row in self.rows:
+                if row.get(group):
+                    by_name[row[group]].append(row)
+            if by_name:
+                groups.append((group, by_name))
+        return groups
 
 
 class PredictionFile:
@@ -199,6 +213,14 @@ def _means(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | N
     return means
 
 
+def _named(means: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {COLUMNS[score]: value for score, value in means.items()}
+
+
+def _summed_up(by_name: Mapping[str, list[dict[str, Any]]], scores: list[str]) -> dict[str, dict[str, float | None]]:
+    return {name: {"frames": len(rows), **_named(_means(rows, scores))} for name, rows in by_name.items()}
+
+
 def _number(score: str, value: float | None) -> str:
     if value is None:
         return "-"
@@ -208,8 +230,9 @@ def _number(score: str, value: float | None) -> str:
 def _table(rows: list[dict[str, Any]], scores: list[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_NAMES, *(COLUMNS[score] for score in scores)])
+    names = [name for name in _NAMES if name in rows[0]]
+    writer.writerow([*names, *(COLUMNS[score] for score in scores)])
     for row in rows:
         numbers = ["" if math.isnan(row[score]) else f"{row[score]:.4f}" for score in scores]
-        writer.writerow([*(row[name] for name in _NAMES), *numbers])
+        writer.writerow([*(row[name] for name in names), *numbers])
     return text.getvalue()

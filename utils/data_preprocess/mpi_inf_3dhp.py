@@ -1,0 +1,233 @@
+"""MPI-INF-3DHP as distributed -> npz of SPIN's format (Kolotouros et al., ICCV 2019).
+
+The test set (Mehta et al., 3DV 2017) has images; the training set has videos, out of which the frames that are kept are
+written as images. Frames whose joints are not all inside the image are left out.
+"""
+
+import functools
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+
+from utils.data_preprocess.conversion import (
+    Converted,
+    Settings,
+    Task,
+    check_finite,
+    convert_all,
+    missing_files,
+    reason_for,
+    spin_joints,
+    video_frames,
+    write_image,
+)
+from utils.errors import UserError
+from utils.files import existing
+from utils.image import box_around, image_size
+from utils.joints import H36M17, HP3D17, HP3D28, rows
+
+log = logging.getLogger("boa")
+
+TEST_SEQUENCES = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
+TRAIN_SEQUENCES = tuple(f"S{subject}/Seq{number}" for subject in range(1, 9) for number in (1, 2))
+CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)  # of 14: those at the height of the chest, as in SPIN
+_TRAIN_SIZE = (2048, 2048)  # px, of every training video
+_EVERY = 10  # training frames
+_ENLARGE = 1.2  # of the box around the joints
+_ACTIVITIES = 7
+_REMEDY = "download MPI-INF-3DHP again and set MPI_INF_3DHP_ROOT in config.py (README, MPI-INF-3DHP)"
+_OUTSIDE = "joints outside of the image"
+
+
+def convert_test(root: Path, output: Path, settings: Settings = Settings()) -> None:
+    """Write the valid frames of the test set into `output`, mpi_inf_3dhp_test.npz.
+
+    Beside SPIN's columns there is `activity` (N,), the number of the group of activities, 0 where it is not given.
+
+    Args:
+        root: MPI_INF_3DHP_ROOT, with mpi_inf_3dhp_test_set/TS1/annot_data.mat, .../imageSequence, ...
+
+    Raises UserError when a file is missing or damaged.
+    """
+    tasks = [
+        Task(
+            name,
+            _part(output, name),
+            functools.partial(_convert_test_sequence, root, name),
+            functools.partial(_check_test_sequence, root, name),
+        )
+        for name in TEST_SEQUENCES
+    ]
+    convert_all(tasks, "MPI-INF-3DHP test", root, settings, output)
+
+
+def convert_train(root: Path, output: Path, paper_compat: bool = False, settings: Settings = Settings()) -> None:
+    """Write frames of the training set as images beside its videos, and their labels into `output`.
+
+    Every 10th frame of a video is taken. Sequences whose folder is not there are left out.
+
+    Args:
+        root: MPI_INF_3DHP_ROOT, with S1/Seq1/annot.mat, S1/Seq1/imageSequence/video_0.avi, ...
+        output: file of the labels, mpi_inf_3dhp_train.npz
+        paper_compat: take every 10th of those frames that have all joints inside, counted on from camera to camera and
+            from sequence to sequence, as SPIN
+
+    Raises UserError when there is no sequence, or a file is missing or damaged.
+    """
+    there = [name for name in TRAIN_SEQUENCES if (root / name).exists()]
+    if not there:
+        raise UserError(f"{root} holds no S1/Seq1, ...; {_REMEDY}")
+    absent = [name for name in TRAIN_SEQUENCES if name not in there]
+    if absent:
+        log.warning("%d of 16 sequences are not in %s: %s", len(absent), root, ", ".join(absent))
+    tasks = []
+    for place, name in enumerate(there):
+        before = tuple(there[:place]) if paper_compat else None
+        convert = functools.partial(_convert_train_sequence, root, name, before, settings.overwrite)
+        check = functools.partial(missing_files, root / name / "annot.mat", *(_video(root, name, k) for k in CAMERAS))
+        tasks.append(Task(name, _part(output, name), convert, check))
+    settings = settings._replace(recorded={"paper_compat": paper_compat})
+    convert_all(tasks, "MPI-INF-3DHP train", root, settings, output)
+
+
+def _part(output: Path, name: str) -> Path:
+    return output.parent / "parts" / output.stem / f"{name.replace('/', '_')}.npz"
+
+
+def _convert_test_sequence(root: Path, name: str) -> Converted:
+    file = root / "mpi_inf_3dhp_test_set" / name / "annot_data.mat"
+    joints_2d, joints_3d, valid, activity = _read_test(file)
+    frames = np.flatnonzero(valid)
+    names = _test_images(name, frames)
+    sizes = np.array([image_size(root / image) for image in names]).reshape(-1, 2)
+    inside = _inside(joints_2d[frames], sizes)
+    kept = frames[inside]
+    columns = {
+        **_columns(joints_2d[kept], joints_3d[kept], [names[row] for row in np.flatnonzero(inside)]),
+        "activity": activity[kept],
+    }
+    check_finite(columns, file, _REMEDY)
+    return Converted(columns, {"marked as not valid": int((~valid).sum()), _OUTSIDE: int((~inside).sum())})
+
+
+def _check_test_sequence(root: Path, name: str) -> list[str]:
+    file = root / "mpi_inf_3dhp_test_set" / name / "annot_data.mat"
+    try:
+        valid = _read_test(file)[2]
+    except UserError as error:
+        return [str(error)]
+    return missing_files(*(root / image for image in _test_images(name, np.flatnonzero(valid))))
+
+
+def _test_images(name: str, frames: np.ndarray) -> list[str]:
+    return [f"mpi_inf_3dhp_test_set/{name}/imageSequence/img_{frame + 1:06d}.jpg" for frame in frames]
+
+
+def _read_test(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """2D joints (F,17,2) px, 3D joints (F,17,3) mm, valid (F,) and activity (F,) of a test sequence."""
+    existing(file, _REMEDY)
+    try:
+        with h5py.File(file) as content:
+            joints_2d, joints_3d, valid = (content[key][()] for key in ("annot2", "annot3", "valid_frame"))
+            count = len(joints_2d)
+            activity = content["activity_annotation"][()] if "activity_annotation" in content else np.zeros(count)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file} cannot be read ({reason_for(error)}); {_REMEDY}") from error
+    joints = len(HP3D17)
+    wanted = {"annot2": (joints_2d, (count, 1, joints, 2)), "annot3": (joints_3d, (count, 1, joints, 3))}
+    for key, (array, shape) in wanted.items():
+        if array.shape != shape:
+            raise UserError(f"{file}: {key} has shape {array.shape} where {shape} is needed; {_REMEDY}")
+    for key, array in (("valid_frame", valid), ("activity_annotation", activity)):
+        if array.size != count:
+            raise UserError(f"{file}: {key} has {array.size} values for {count} frames; {_REMEDY}")
+    activity = activity.ravel()
+    if not np.isin(activity, range(_ACTIVITIES + 1)).all():
+        raise UserError(f"{file}: activity_annotation has values other than 1 to {_ACTIVITIES}; {_REMEDY}")
+    return joints_2d[:, 0], joints_3d[:, 0], valid.ravel() != 0, activity.astype(np.int64)
+
+
+def _convert_train_sequence(root: Path, name: str, before: tuple[str, ...] | None, overwrite: bool) -> Converted:
+    """Labels and images of a sequence; `before` are the sequences that SPIN's count includes, None to not count so."""
+    joints_2d, joints_3d = _read_train(root, name)  # (C,F,28,2) and (C,F,28,3)
+    file = root / name / "annot.mat"
+    inside = np.stack([_inside(joints, np.array([_TRAIN_SIZE])) for joints in joints_2d])
+    if before is None:
+        candidates = np.zeros_like(inside)
+        candidates[:, ::_EVERY] = True
+    else:
+        position = sum(_count_inside(root, other) for other in before) + np.cumsum(inside).reshape(inside.shape) - 1
+        candidates = ~inside | (position % _EVERY == 0)
+    taken = candidates & inside
+    parts = []
+    for camera, video_2d, video_3d, is_taken in zip(CAMERAS, joints_2d, joints_3d, taken, strict=True):
+        frames = np.flatnonzero(is_taken)
+        names = [f"{name}/imageFrames/video_{camera}/frame_{frame + 1:06d}.jpg" for frame in frames]
+        wanted = {
+            frame: root / image
+            for frame, image in zip(frames.tolist(), names, strict=True)
+            if overwrite or not (root / image).exists()
+        }
+        if wanted:
+            for frame, image in video_frames(_video(root, name, camera), wanted, len(video_2d), _REMEDY):
+                write_image(wanted[frame], image)
+        parts.append(_columns(video_2d[frames], video_3d[frames], names, HP3D28))
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    check_finite(columns, file, _REMEDY)
+    outside = int((candidates & ~inside).sum())
+    return Converted(
+        columns, {"between those that are taken": taken.size - len(columns["scale"]) - outside, _OUTSIDE: outside}
+    )
+
+
+def _video(root: Path, name: str, camera: int) -> Path:
+    return root / name / "imageSequence" / f"video_{camera}.avi"
+
+
+@functools.cache
+def _count_inside(root: Path, name: str) -> int:
+    """How many frames of a training sequence, over its cameras, have all joints inside."""
+    return sum(int(_inside(joints, np.array([_TRAIN_SIZE])).sum()) for joints in _read_train(root, name)[0])
+
+
+def _read_train(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """2D joints (C,F,28,2) px and 3D joints (C,F,28,3) mm of a training sequence, for each of CAMERAS."""
+    file = existing(root / name / "annot.mat", _REMEDY)
+    try:
+        content = scipy.io.loadmat(file, variable_names=["annot2", "annot3"])
+        joints = [np.stack([content[key][camera, 0] for camera in CAMERAS]) for key in ("annot2", "annot3")]
+    except Exception as error:  # scipy lets whatever a damaged file causes through
+        raise UserError(f"{file} cannot be read ({reason_for(error)}); {_REMEDY}") from error
+    count = joints[0].shape[1]
+    for key, array, dimensions in zip(("annot2", "annot3"), joints, (2, 3), strict=True):
+        shape = (len(CAMERAS), count, len(HP3D28) * dimensions)
+        if array.shape != shape:
+            raise UserError(f"{file}: {key} has {array.shape[1:]} per camera where {shape[1:]} is needed; {_REMEDY}")
+    return joints[0].reshape(len(CAMERAS), count, -1, 2), joints[1].reshape(len(CAMERAS), count, -1, 3)
+
+
+def _columns(
+    joints_2d: np.ndarray, joints_3d: np.ndarray, names: list[str], skeleton: list[str] = HP3D17
+) -> dict[str, np.ndarray]:
+    """SPIN's columns of frames with joints (N,J,2) px and (N,J,3) mm of a skeleton."""
+    boxes = [box_around(points, _ENLARGE) for points in joints_2d[:, rows(H36M17, skeleton)]]
+    pelvis = skeleton.index("Pelvis (MPII)")
+    return {
+        "imgname": np.array(names, dtype=str),
+        "center": np.array([center for center, _ in boxes]).reshape(-1, 2),
+        "scale": np.array([scale for _, scale in boxes]),
+        "part": spin_joints(joints_2d, skeleton),
+        "S": spin_joints((joints_3d - joints_3d[:, pelvis, None]) / 1000, skeleton),
+    }
+
+
+def _inside(joints_2d: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which frames have all of the 17 joints, out of (N,17 or 28,2) px, inside of images of the sizes (N or 1,2)."""
+    skeleton = HP3D17 if joints_2d.shape[1] == len(HP3D17) else HP3D28
+    points = joints_2d[:, rows(H36M17, skeleton)]
+    # a joint that is not a number is damage, not outside, and must not be dropped in silence
+    outside = (points < 0) | (points >= sizes[:, None])
+    return ~outside.any((1, 2))
