@@ -36,6 +36,7 @@ RATES = {
     "1e-5, 2.7e-5": ["--lr", "1e-5", "--metalr", "2.7e-5"],
     "3e-5, 8e-5": ["--lr", "3e-5", "--metalr", "8e-5"],
     "1e-4, 2.7e-4": ["--lr", "1e-4", "--metalr", "2.7e-4"],
+    "3e-4, 8e-4": ["--lr", "3e-4", "--metalr", "8e-4"],
 }
 TABLES = {"ablation": (ABLATION, "synthetic", (0, 1, 2)), "rates": (RATES, "synthetic-validation", (0,))}
 MEASURES = {"mpjpe_mm": "MPJPE", "pampjpe_mm": "PA-MPJPE", "pve_mm": "PVE", "accel_mm": "accel."}
