@@ -104,12 +104,17 @@ def _rendered(split: str) -> Recording:
 
 LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
 
+# the rates at which every score of the validation stream is better than frozen (`make rates`)
+SYNTHETIC_RATES = {"lr": 3e-5, "metalr": 8e-5}
+
 STREAMS = {
     "3dpw": Stream("pw3d", "3dpw", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
     "3dpw-ph": Stream("pw3d_ph", "3dpw-ph", "3DPW test, #PH (14 joints)", PW3D_PH, H36M, ASSETS),
     "mpi-inf-3dhp": Stream("mpi_inf_3dhp", "3dhp", "MPI-INF-3DHP test (17 joints)", HP3D, H36M, ASSETS),
-    "synthetic": Stream("folder", "3dpw", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS),
+    "synthetic": Stream(
+        "folder", "3dpw", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS, SYNTHETIC_RATES
+    ),
     "synthetic-validation": Stream(
-        "folder", "3dpw", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS
+        "folder", "3dpw", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS, SYNTHETIC_RATES
     ),
 }

@@ -42,33 +42,35 @@ TABLES = {"ablation": (ABLATION, "synthetic", (0, 1, 2)), "rates": (RATES, "synt
 MEASURES = {"mpjpe_mm": "MPJPE", "pampjpe_mm": "PA-MPJPE", "pve_mm": "PVE", "accel_mm": "accel."}
 
 
-def command(*arguments: str, env: dict[str, str]) -> None:
-    """Run one of the project's commands; leaves with its exit code when it fails."""
-    result = subprocess.run([sys.executable, *arguments], cwd=PROJECT, env={**os.environ, **env})
-    if result.returncode:
-        sys.exit(result.returncode)
+def command(*arguments: str, env: dict[str, str]) -> int:
+    """Run one of the project's commands -> its exit code."""
+    return subprocess.run([sys.executable, *arguments], cwd=PROJECT, env={**os.environ, **env}).returncode
 
 
 def stream_env(seed: int) -> dict[str, str]:
-    """Where the stream of a seed is; renders it where it is not there. The first seed is the one of `make demo`."""
+    """What points the commands at the stream of a seed; renders it where it is not there. The first seed is the one of `make demo`."""
     if seed == 0:
         root = Path(os.environ.get("SYNTHETIC_ROOT", PROJECT / "data" / "demo" / "synthetic"))
     else:
         root = PROJECT / "data" / "demo" / f"synthetic-{seed}"
     env = {"SYNTHETIC_ROOT": str(root)}
     if not (root / "complete").exists():
-        command("process_data.py", "--dataset", "synthetic", "--seed", str(seed), env=env)
+        code = command("process_data.py", "--dataset", "synthetic", "--seed", str(seed), env=env)
+        if code:
+            sys.exit(code)
     return env
 
 
 def run_row(folder: Path, name: str, flags: list[str], stream: str, env: dict[str, str]) -> dict:
-    """The summary of one row on one stream, run where it is not complete."""
+    """The summary of one row on one stream, run where it is not complete; a run whose loss explodes stays short."""
     row = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
     summary = folder / row / "summary.json"
     if not summary.exists() or not json.loads(summary.read_text())["complete"]:
         print(f"{folder.name}: {name}", flush=True)
         where = ["--name", row, "--expdir", str(folder), "--dataset_name", stream, "--overwrite"]
-        command("boa.py", *where, *flags, env=env)
+        code = command("boa.py", *where, *flags, env=env)
+        if code and not summary.exists():
+            sys.exit(code)
     return json.loads(summary.read_text())
 
 
@@ -78,6 +80,10 @@ def table(results: dict[str, list[dict]]) -> str:
     lines = ["| | " + " | ".join(f"{title} [mm]" for title in MEASURES.values()) + " | MPJPE | PA-MPJPE | frames/s |"]
     lines.append("|---" * (len(MEASURES) + 4) + "|")
     for name, summaries in results.items():
+        short = [summary["frames"] for summary in summaries if not summary["complete"]]
+        if short:
+            lines.append(f"| {name} | not finite after {min(short)} frames" + " |" * (len(MEASURES) + 3))
+            continue
         numbers = {measure: np.array([summary[measure] for summary in summaries]) for measure in MEASURES}
         cells = [f"{n.mean():.1f}" + (f" ± {n.std(ddof=1):.1f}" if seeds > 1 else "") for n in numbers.values()]
         for measure in ("mpjpe_mm", "pampjpe_mm"):
