@@ -2,7 +2,9 @@
 
 import copy
 import csv
+import functools
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -283,6 +285,18 @@ def test_3dpw_is_converted_by_several_processes_too(raw, bodies, tmp_path):
         one, two = (arrays(tmp_path / str(workers) / f"{name}.npz") for workers in (1, 2))
         assert (one["imgname"] == two["imgname"]).all()
         np.testing.assert_allclose(one["smpl_j2d"], two["smpl_j2d"], rtol=1e-6)
+
+
+def test_a_process_that_is_killed_is_said_in_one_line(tmp_path):
+    task = conversion.Task("a", tmp_path / "a.npz", functools.partial(os._exit, 1), list)
+    with pytest.raises(UserError, match=r"a process was killed, .* try again with fewer --workers"):
+        conversion.run([task], "toys", Settings(workers=2))
+
+
+def test_a_preview_of_no_frame_is_black(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(mpi_inf_3dhp, "_inside", lambda joints, sizes: np.zeros(len(joints), bool))
+    mpi_inf_3dhp.convert_test(raw / "MPI_INF_3DHP", tmp_path / "test.npz", Settings(preview=True))
+    assert not cv2.imread(str(tmp_path / "test.png")).any()
 
 
 def test_what_another_setting_left_is_converted_again(raw, bodies, tmp_path):
@@ -596,6 +610,20 @@ def test_ph_takes_frames_with_more_than_six_visible_joints(tmp_path, bodies):
     out = convert_ph(tmp_path, tmp_path / "ph", bodies)
     frames = [int(name[-9:-4]) for name in out["imgname"]]
     assert frames == [0, 4, 5]  # frame 1 has no camera
+
+
+def test_a_person_whom_ph_leaves_out_is_no_obstacle_for_the_other(tmp_path, bodies):
+    toys.write_3dpw(tmp_path, {"downtown_bar_00": "mf"}, frames=5)
+    confidences = iter((0.0, 0.9))
+
+    def set_confidence(poses2d):
+        poses2d[:, 2] = next(confidences)
+        return poses2d
+
+    change_sequences(tmp_path, poses2d=set_confidence)
+    out = convert_ph(tmp_path, tmp_path / "ph", bodies)
+    assert out["person"].tolist() == [1] * 5
+    assert out["smpl_j2d"].shape == (5, 49, 3)
 
 
 def test_phs_boxes_have_a_diagonal_of_150_px_in_the_crop_and_follow_the_detections(tmp_path, bodies):

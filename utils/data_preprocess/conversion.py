@@ -218,7 +218,7 @@ def check_finite(columns: Mapping[str, np.ndarray], file: Path, remedy: str) -> 
     """Raise a UserError that names the first frame with a number that is not finite in any of the columns (N,...)."""
     for name, column in columns.items():
         if name != "imgname" and column.dtype.kind == "f":
-            bad = np.flatnonzero(~np.isfinite(column.reshape(len(column), -1)).all(1))
+            bad = np.flatnonzero(~np.isfinite(column).all(tuple(range(1, column.ndim))))
             if len(bad):
                 where = f"{len(bad)} frames, the first is {columns['imgname'][bad[0]]}"
                 raise UserError(f"{file}: {name} is not finite in {where}; {remedy}")
@@ -273,12 +273,11 @@ def _sample(files: Sequence[Path], keypoints: str) -> dict[str, np.ndarray]:
     samples = []
     for file, end, count in zip(files, ends, counts, strict=True):
         frames = picked[(picked >= end - count) & (picked < end)] - (end - count)
-        if len(frames):
-            with np.load(file) as npz:
-                sample = {name: npz[name][frames] for name in ("imgname", "center", "scale")}
-                joints = npz[keypoints][frames]
-            samples.append({**sample, "part": joints[:, SPIN] if joints.shape[1] > len(SPIN24) else joints})
-    return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]} if samples else {}
+        with np.load(file) as npz:
+            sample = {name: npz[name][frames] for name in ("imgname", "center", "scale")}
+            joints = npz[keypoints][frames]
+        samples.append({**sample, "part": joints[:, SPIN] if joints.shape[1] > len(SPIN24) else joints})
+    return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def contact_sheet(file: Path, images: Path, columns: Mapping[str, np.ndarray]) -> None:

@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.files import existing
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
-from utils.joints import COCO18, SPIN24, rows
+from utils.joints import COCO18, JOINTS49, SPIN24, rows
 from utils.restricted_pickle import load_pickle
 
 _REMEDY = "download 3DPW again and set PW3D_ROOT in config.py (README, 3DPW)"
@@ -277,6 +277,8 @@ def _boxes_over_time(poses2d: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def _joints(body: Any, pose: np.ndarray, betas: np.ndarray) -> np.ndarray:
     """The 49 joints (F,49,3), metres, of poses (F,72) and betas (F,10)."""
+    if len(pose) == 0:  # smplx cannot pose no body
+        return np.zeros((0, len(JOINTS49), 3), np.float32)
     chunks = [torch.as_tensor(array, dtype=torch.float32).split(_CHUNK) for array in (pose, betas)]
     return torch.cat([body.from_axis_angle(*chunk).joints for chunk in zip(*chunks, strict=True)]).numpy()
 
