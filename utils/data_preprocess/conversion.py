@@ -392,5 +392,5 @@ def _log_summary(title: str, records: Collection[Mapping[str, Any]], count: int,
         dropped.update(record["dropped"])
     log.info("%s: %d of %d sequences converted, %d of them before", title, len(records), count, there)
     log.info("%9d frames kept", sum(record["frames"] for record in records))
-    for reason, frames in dropped.items():
+    for reason, frames in (+dropped).items():  # without reasons that no frame was dropped for
         log.info("%9d frames dropped: %s", frames, reason)
