@@ -34,6 +34,7 @@ lint: venv
 
 benchmark: venv
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
+	.venv/bin/python benchmarks/conversion.py
 
 # Tables of the README; they take hours, and go on where they stopped.
 rates ablation: venv

@@ -99,7 +99,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("overwrite", "convert again what is there already", action="store_true")
     add("dry_run", "convert nothing, say what is missing from the raw data", action="store_true")
     add("preview", "draw boxes and joints of 12 frames into a PNG beside the result", action="store_true")
-    add("paper_compat", "repeat the published code's slips, to compare numbers with it", action="store_true")
+    add(
+        "paper_compat",
+        "repeat the published code's slips, to compare numbers with it; of 3dhp only train has any",
+        action="store_true",
+    )
     add("seed", "of the rendered streams", type=int, default=0)
     options = parser.parse_args(argv)
     known = CONVERTERS[options.dataset].flags

@@ -45,7 +45,8 @@ def image_size(path: Path) -> tuple[int, int]:
         with path.open("rb") as file, Image.open(file) as image:
             size = image.size
             file.seek(-_TAIL, os.SEEK_END)
-            is_whole = any(ending in file.read() for ending in _ENDINGS)
+            tail = file.read()
+        is_whole = any(ending in tail for ending in _ENDINGS)
     except (OSError, SyntaxError, ValueError):
         is_whole = False
     if not is_whole:

@@ -1,8 +1,9 @@
 """What all converters share: sequences converted one by one or in parallel, resumed, summed up, joined and looked at.
 
-A sequence becomes a part file, an npz of its columns. How it was made is recorded in the comment of the zip archive that
-an npz is, so that its arrays are those of the format and no others. A part that is there, and was made with the same
-settings, is not made again; after a failure, an interruption or a later download the same command does what is missing.
+A sequence becomes a part file, an npz of its columns. How it was made is recorded in the comment of the zip archive
+that an npz is, so that its arrays are those of the format and no others. A part that is there, and was made with the
+same settings, is not made again; after a failure, an interruption or a later download the same command does only what
+is missing.
 """
 
 import json
@@ -169,9 +170,10 @@ def dry_run(tasks: Sequence[Task], title: str) -> None:
 
 
 def missing_files(*files: Path) -> list[str]:
-    """A line for each file that is not there or empty: the usual check of a task."""
-    absent = [f"{file} is missing" for file in files if not file.exists()]
-    return absent + [f"{file} is empty" for file in files if file.is_file() and file.stat().st_size == 0]
+    """A line for each file that is not there or empty, and one for all beyond the tenth: the usual check of a task."""
+    lines = [f"{file} is missing" for file in files if not file.exists()]
+    lines += [f"{file} is empty" for file in files if file.is_file() and file.stat().st_size == 0]
+    return lines if len(lines) <= 10 else [*lines[:10], f"and {len(lines) - 10} more files are missing or empty"]
 
 
 def join(parts: Sequence[Path], output: Path, recorded: Mapping[str, Any]) -> None:
@@ -215,8 +217,8 @@ def spin_joints(joints: np.ndarray, skeleton: Sequence[str]) -> np.ndarray:
 def check_finite(columns: Mapping[str, np.ndarray], file: Path, remedy: str) -> None:
     """Raise a UserError that names the first frame with a number that is not finite in any of the columns (N,...)."""
     for name, column in columns.items():
-        if column.dtype.kind == "f":
-            bad = np.flatnonzero(~np.isfinite(column.reshape(len(column), -1)).all(1))
+        if name != "imgname" and column.dtype.kind == "f":
+            bad = np.flatnonzero(~np.isfinite(column).all(tuple(range(1, column.ndim))))
             if len(bad):
                 where = f"{len(bad)} frames, the first is {columns['imgname'][bad[0]]}"
                 raise UserError(f"{file}: {name} is not finite in {where}; {remedy}")
@@ -271,12 +273,11 @@ def _sample(files: Sequence[Path], keypoints: str) -> dict[str, np.ndarray]:
     samples = []
     for file, end, count in zip(files, ends, counts, strict=True):
         frames = picked[(picked >= end - count) & (picked < end)] - (end - count)
-        if len(frames):
-            with np.load(file) as npz:
-                sample = {name: npz[name][frames] for name in ("imgname", "center", "scale")}
-                joints = npz[keypoints][frames]
-            samples.append({**sample, "part": joints[:, SPIN] if joints.shape[1] > len(SPIN24) else joints})
-    return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]} if samples else {}
+        with np.load(file) as npz:
+            sample = {name: npz[name][frames] for name in ("imgname", "center", "scale")}
+            joints = npz[keypoints][frames]
+        samples.append({**sample, "part": joints[:, SPIN] if joints.shape[1] > len(SPIN24) else joints})
+    return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def contact_sheet(file: Path, images: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -391,5 +392,5 @@ def _log_summary(title: str, records: Collection[Mapping[str, Any]], count: int,
         dropped.update(record["dropped"])
     log.info("%s: %d of %d sequences converted, %d of them before", title, len(records), count, there)
     log.info("%9d frames kept", sum(record["frames"] for record in records))
-    for reason, frames in dropped.items():
+    for reason, frames in (+dropped).items():  # without reasons that no frame was dropped for
         log.info("%9d frames dropped: %s", frames, reason)

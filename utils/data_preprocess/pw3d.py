@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import medfilt
+from scipy.ndimage import gaussian_filter1d, median_filter
 from scipy.spatial.transform import Rotation
 
 from utils.data_preprocess.conversion import Converted, Settings, Task, check_finite, convert_all, reason_for
@@ -26,7 +25,7 @@ from utils.errors import UserError
 from utils.files import existing
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
-from utils.joints import COCO18, SPIN24, rows
+from utils.joints import COCO18, JOINTS49, SPIN24, rows
 from utils.restricted_pickle import load_pickle
 
 _REMEDY = "download 3DPW again and set PW3D_ROOT in config.py (README, 3DPW)"
@@ -97,7 +96,10 @@ def convert_sequence(
     missing = _missing_images(root, raw)
     if missing:
         raise UserError(missing)
-    persons = [_convert_person(raw, person, bodies, paper_compat, fits) for person in range(len(raw["poses"]))]
+    try:
+        persons = [_convert_person(raw, person, bodies, paper_compat, fits) for person in range(len(raw["poses"]))]
+    except ValueError as error:
+        raise UserError(f"{file} holds what is no rotation ({reason_for(error)}); {_REMEDY}") from error
     columns = {name: np.concatenate([person[name] for person, _ in persons]) for name in persons[0][0]}
     check_finite(columns, file, _REMEDY)
     dropped: Counter[str] = Counter()
@@ -150,6 +152,14 @@ def _read(file: Path) -> dict[str, Any]:
     for name, shape, wanted in found:
         if shape != wanted:
             raise UserError(f"{file}: {name} has shape {shape} where {wanted} is needed; {_REMEDY}")
+    for person, valid in enumerate(raw["campose_valid"]):
+        frames = np.flatnonzero(valid)
+        given = {name: np.asarray(raw[name][person])[frames] for name in ("poses", "trans", "poses2d")}
+        given |= {
+            "cam_poses": np.asarray(raw["cam_poses"])[frames],
+            "imgname": [_image_name(frame) for frame in frames],
+        }
+        check_finite(given, file, _REMEDY)
     if not people or not all(genders):
         raise UserError(f"{file}: genders are {raw['genders']} where m or f of {people} people is needed; {_REMEDY}")
     return raw
@@ -258,7 +268,7 @@ def _boxes_over_time(poses2d: np.ndarray) -> np.ndarray:
     frames = np.arange(known[0], known[-1] + 1)
     track = np.column_stack([np.interp(frames, known, values) for values in track.T])
     # the filter pads with zeros, which would win in a short track
-    track = np.column_stack([medfilt(values, min(_MEDIAN, 2 * len(frames) - 1)) for values in track.T])
+    track = median_filter(track, (min(_MEDIAN, 2 * len(frames) - 1), 1), mode="constant")
     track = gaussian_filter1d(track, _SIGMA, axis=0)
     boxes[frames] = np.column_stack([track[:, :2], CROP_SIZE / track[:, 2] / BOX_UNIT])
     return boxes
@@ -267,6 +277,8 @@ def _boxes_over_time(poses2d: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def _joints(body: Any, pose: np.ndarray, betas: np.ndarray) -> np.ndarray:
     """The 49 joints (F,49,3), metres, of poses (F,72) and betas (F,10)."""
+    if len(pose) == 0:  # smplx cannot pose no body
+        return np.zeros((0, len(JOINTS49), 3), np.float32)
     chunks = [torch.as_tensor(array, dtype=torch.float32).split(_CHUNK) for array in (pose, betas)]
     return torch.cat([body.from_axis_angle(*chunk).joints for chunk in zip(*chunks, strict=True)]).numpy()
 
