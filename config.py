@@ -95,11 +95,23 @@ def _rendered(split: str) -> Recording:
     return Recording(folder, folder / "3dpw_vid", "python process_data.py --dataset synthetic")
 
 
+WILD = Recording(
+    SYNTHETIC_ROOT / "wild-source",
+    SYNTHETIC_ROOT / "wild-source" / "h36m_train.npz",
+    "python process_data.py --dataset wild",
+)
 LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
 
 STREAMS = {
     "3dpw": Stream("pw3d", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
     "synthetic": Stream("folder", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS),
+    "wild": Stream(
+        "folder",
+        "rendered footage (14 joints)",
+        _rendered("wild")._replace(made_by=WILD.made_by),
+        WILD,
+        DEMO_ASSETS._replace(base_model=DEMO / "footage.pt"),
+    ),
     "synthetic-validation": Stream(
         "folder", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS
     ),

