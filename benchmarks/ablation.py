@@ -48,7 +48,7 @@ def command(*arguments: str, env: dict[str, str]) -> int:
 
 
 def stream_env(seed: int) -> dict[str, str]:
-    """What points the commands at the stream of a seed; renders it where it is not there. The first seed is the one of `make demo`."""
+    """What points the commands at the stream of a seed, rendered where it is not there; the first is `make demo`'s."""
     if seed == 0:
         root = Path(os.environ.get("SYNTHETIC_ROOT", PROJECT / "data" / "demo" / "synthetic"))
     else:

@@ -11,7 +11,15 @@ from datasets.h36m import open_source
 from datasets.pw3d import join_sequences
 from models.smpl import load_bodies
 from utils.data_preprocess import synthetic
-from utils.data_preprocess.motions import KINDS, SOURCE_KINDS, TEST_KINDS, VALIDATION_KINDS, mirrored, motion
+from utils.data_preprocess.motions import (
+    KINDS,
+    SOURCE_KINDS,
+    TEST_KINDS,
+    VALIDATION_KINDS,
+    WILD_KINDS,
+    mirrored,
+    motion,
+)
 from utils.data_preprocess.skinning import Body
 from utils.data_preprocess.street import Camera, look_at
 from utils.image import Crop, read_rgb
@@ -103,8 +111,8 @@ def test_people_of_the_lab_stand_upright_and_face_every_direction(lab):
 
 def test_the_person_is_where_the_keypoints_say(lab, monkeypatch):
     """Drawn in white on black, every joint's pixel shows the person, a few of the face and toes at the edge aside."""
-    monkeypatch.setattr(synthetic, "_lab_walls", lambda *args: np.zeros((224, 224, 3), np.float32))
-    monkeypatch.setattr(synthetic, "_grain", lambda rng, shape, deviation: np.zeros(shape, np.float32))
+    monkeypatch.setattr(synthetic, "lab_walls", lambda *args: np.zeros((224, 224, 3), np.float32))
+    monkeypatch.setattr(synthetic, "grain", lambda rng, shape, deviation: np.zeros(shape, np.float32))
     rng = np.random.default_rng(1)
     for _ in range(6):
         sample = lab.sample(rng)
@@ -122,8 +130,8 @@ def test_training_and_validation_share_no_person_no_pose_and_no_camera(lab):
         assert not ours & theirs
 
 
-def test_the_kinds_of_motion_of_the_three_splits_are_disjoint_and_all_there_are():
-    splits = [set(kinds) for kinds in (SOURCE_KINDS, VALIDATION_KINDS, TEST_KINDS)]
+def test_the_kinds_of_motion_of_the_splits_are_disjoint_and_all_there_are():
+    splits = [set(kinds) for kinds in (SOURCE_KINDS, VALIDATION_KINDS, TEST_KINDS, WILD_KINDS)]
     assert sum(map(len, splits)) == len(set.union(*splits)) == len(KINDS)
 
 
@@ -150,8 +158,8 @@ def test_the_mirror_image_of_a_pose_mirrors_its_joints(bodies):
 
 def test_a_person_walks_forward_on_the_floor():
     body = Body(DEMO, "male")
-    person = synthetic._Person(body, np.zeros(10), np.zeros((len(body.template), 3)))
-    rotmats, places = synthetic._perform(person, "walk", np.random.default_rng(2), 60)
+    person = synthetic.Person(body, np.zeros(10), np.zeros((len(body.template), 3)))
+    rotmats, places = synthetic.perform(person, "walk", np.random.default_rng(2), 60)
     for rotmat, place in zip(rotmats, places, strict=True):
         lowest = (person.body(rotmat, person.shaped)[0] + place)[:, 1].min()
         assert lowest == pytest.approx(0, abs=1e-5)

@@ -44,6 +44,12 @@ class Wardrobe:
 
     def dress(self, rng: np.random.Generator, shirt: np.ndarray, legs: np.ndarray, shoes: np.ndarray) -> np.ndarray:
         """A person of random skin, hair and cut of clothes in the colours (V,3) or (3,) given -> (V,3) float32."""
+        return self._worn(rng, shirt, legs, shoes)[0]
+
+    def _worn(
+        self, rng: np.random.Generator, shirt: np.ndarray, legs: np.ndarray, shoes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `dress`, with the vertices (V,) bool that the shirt and the trousers cover."""
         x, y, _ = self.rest.T
         colours = np.tile(SKINS[rng.integers(len(SKINS))] * rng.uniform(0.9, 1.1), (len(x), 1)).astype(np.float32)
         colours[self.hair] = HAIRS[rng.integers(len(HAIRS))]
@@ -53,7 +59,7 @@ class Wardrobe:
         covers_legs = self.lower & (y < waist) & (self.downwards < rng.choice(LEG_ENDS))
         for covers, colour in ((covers_shirt, shirt), (covers_legs, legs), (self.feet, shoes)):
             colours[covers] = np.broadcast_to(colour, colours.shape)[covers]
-        return np.clip(colours, 5, 250)
+        return np.clip(colours, 5, 250), covers_shirt, covers_legs
 
     def lab_outfit(self, rng: np.random.Generator) -> np.ndarray:
         """Plain cloth in any colour, paler or darker in smooth waves over the body -> colours (V,3)."""
@@ -84,3 +90,33 @@ class Wardrobe:
         ]
         shirt = np.where(patterns[rng.integers(len(patterns))][:, None], vivid(), vivid())
         return self.dress(rng, shirt, vivid(), vivid())
+
+    def wild_outfit(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Any cloth, loose or tight, with folds, and any hair -> colours (V,3), thickness of what is worn (V,) m."""
+        x, y, z = self.rest.T
+        waves = np.sin(self.rest @ rng.normal(0, [[8], [8], [35]], (3, 3)).astype(np.float32).T)  # (V,3), fine last
+
+        def cloth() -> np.ndarray:
+            base, other = rng.uniform(8, 245) + rng.normal(0, 45, (2, 3))
+            if rng.random() < 0.5:
+                other = rng.uniform(8, 245, 3)
+            pitch = rng.uniform(25, 110)
+            pattern = [
+                np.zeros(len(x), bool),
+                np.sin(y * pitch) > rng.uniform(-0.8, 0.8),
+                np.sin(x * pitch) > rng.uniform(-0.8, 0.8),
+                (np.sin(y * pitch) > 0) ^ (np.sin(x * pitch) > 0),
+                (np.abs(x) < 0.1) & (np.abs(y - rng.uniform(-0.1, 0.1)) < rng.uniform(0.02, 0.12)) & (z > 0.05),
+                np.abs(x) > rng.uniform(0.1, 0.3),
+                waves.sum(axis=1) > rng.uniform(0.3, 1.2),
+            ][rng.choice(7, p=[0.5, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1])]
+            folds = 1 + rng.uniform(0, 0.25) * waves[:, 2:]
+            return np.where(pattern[:, None], other, base) * folds
+
+        colours, shirt, legs = self._worn(rng, cloth(), cloth(), cloth())
+        if rng.random() < 0.3:  # a cap, or hair of any colour
+            colours[self.hair] = rng.uniform(5, 240, 3)
+        folds = 1 + 0.4 * waves[:, 0]
+        thickness = shirt * rng.exponential(0.01) * folds + legs * rng.exponential(0.012) * folds
+        thickness = np.where(self.hair, rng.exponential(0.015), thickness)
+        return colours, np.clip(thickness, 0, 0.05)

@@ -1,12 +1,14 @@
 """Procedural human motion: sums of sinusoids on the joint angles of a 24-joint SMPL skeleton.
 
-The kinds of the three lists are disjoint, so that a model trained on SOURCE_KINDS has not seen the others.
+The kinds of the lists are disjoint, so that a model trained on SOURCE_KINDS has not seen the others.
 Angles in radians; time in seconds; body frame y up, facing +z, left = +x.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from utils.joints import SMPL24, flip_permutation
@@ -115,6 +117,12 @@ def beat(rng: np.random.Generator, time: np.ndarray, low: float, high: float) ->
 def pulse(phase: np.ndarray) -> np.ndarray:
     """0 to 1 and back, once in a turn of the phase."""
     return 0.5 - 0.5 * np.cos(phase)
+
+
+def through(phase: np.ndarray, *values: float) -> np.ndarray:
+    """A smooth signal (T,) that passes through the values at equal parts of a turn of the phase, and repeats."""
+    knots = np.linspace(0, 2 * np.pi, len(values) + 1)
+    return CubicSpline(knots, [*values, values[0]], bc_type="periodic")(phase)
 
 
 def _stride(figure: Figure, phase: np.ndarray, length: float, lift: float, arms: float) -> None:
@@ -340,6 +348,144 @@ def _turn(figure, rng):
         arm.forward = 0.2 + wander(rng, figure.time, 0.2, 2)
 
 
+def _sides(rng: np.random.Generator) -> tuple[str, str, int]:
+    """The side that acts, the other one, and the sign of a turn towards the first."""
+    return ("left", "right", 1) if rng.random() < 0.5 else ("right", "left", -1)
+
+
+def _run(figure, rng):
+    phase = beat(rng, figure.time, 1.2, 1.5)
+    _stride(figure, phase, rng.uniform(0.5, 0.75), rng.uniform(1.2, 1.7), rng.uniform(0.5, 0.9))
+    figure.root[:, 0] += rng.uniform(0.05, 0.25)
+    for side in SIDES:
+        figure.arms[side].elbow = figure.arms[side].elbow + rng.uniform(0.8, 1.3)
+
+
+def _side_step(figure, rng):
+    phase = beat(rng, figure.time, 0.8, 1.3)
+    low = rng.uniform(0.2, 0.7)
+    figure.root[:, 0] += 0.3 * low
+    for side, shift in (("left", 0.0), ("right", np.pi)):
+        leg, arm = figure.legs[side], figure.arms[side]
+        leg.flex = leg.flex + low + 0.25 * pulse(phase + shift)
+        leg.knee = leg.knee + 1.4 * low + 0.4 * pulse(phase + shift)
+        leg.apart = leg.apart + rng.uniform(0.1, 0.2) + 0.2 * pulse(phase)
+        arm.lift = rng.uniform(0.4, 1.0) + 0.2 * np.sin(phase)
+        arm.forward = rng.uniform(0.5, 1.4) + wander(rng, figure.time, 0.15, 2)
+        arm.elbow = rng.uniform(0.6, 1.6) + wander(rng, figure.time, 0.2, 2)
+
+
+def _crouch(figure, rng):
+    deep = rng.uniform(0.4, 1.9) + wander(rng, figure.time, 0.1, 2)
+    figure.root[:, 0] += 0.35 * deep + rng.uniform(-0.1, 0.3)
+    figure.spine[:, 0] += rng.uniform(0, 0.5)
+    figure.head[:, 0] -= rng.uniform(0, 0.5)
+    uneven = rng.uniform(-0.25, 0.25)
+    for side, sign in (("left", 1), ("right", -1)):
+        leg, arm = figure.legs[side], figure.arms[side]
+        leg.flex = leg.flex + 1.1 * deep + sign * uneven
+        leg.knee = leg.knee + 1.2 * deep
+        leg.apart = leg.apart + rng.uniform(0.05, 0.4)
+        leg.turn = leg.turn + rng.uniform(0, 0.4)
+        arm.lift = rng.uniform(0.4, 1.3) + wander(rng, figure.time, 0.15, 2)
+        arm.forward = rng.uniform(0.6, 1.5) + wander(rng, figure.time, 0.1, 2)
+        arm.elbow = rng.uniform(0.2, 1.8) + wander(rng, figure.time, 0.2, 2)
+
+
+def _serve(figure, rng):
+    """Overhead stroke: both arms up, knees bent, then the stroke and its follow-through."""
+    side, other, turn = _sides(rng)
+    phase = beat(rng, figure.time, 0.35, 0.5)
+    racket, toss = figure.arms[side], figure.arms[other]
+    racket.lift = through(phase, 0.5, 0.8, 1.5, 2.0, 2.6, 1.2) + wander(rng, figure.time, 0.1, 3)
+    racket.forward = through(phase, 0.8, 0.3, -0.3, -0.1, 0.7, 1.3) + rng.uniform(-0.2, 0.2)
+    racket.elbow = through(phase, 0.7, 0.5, 1.6, 1.9, 0.25, 0.5)
+    racket.twist = through(phase, 0, -0.3, -1.2, -1.5, -0.8, 0.1)
+    toss.lift = through(phase, 0.5, 1.3, 2.6, 2.2, 0.9, 0.5) + wander(rng, figure.time, 0.1, 3)
+    toss.forward = through(phase, 0.9, 1.3, 0.8, 1.0, 1.2, 1.0)
+    toss.elbow = through(phase, 0.6, 0.2, 0.15, 0.4, 1.2, 1.0)
+    figure.spine[:, 0] += through(phase, 0.1, 0.0, -0.3, -0.3, 0.2, 0.6)
+    figure.root[:, 0] += through(phase, 0.05, 0.0, -0.1, -0.05, 0.15, 0.35)
+    figure.spine[:, 1] += turn * through(phase, 0, 0.2, 0.5, 0.3, -0.3, -0.4)
+    figure.spine[:, 2] += turn * through(phase, 0, 0.05, 0.25, 0.3, 0.1, 0)
+    figure.head[:, 0] += through(phase, 0.1, -0.2, -0.6, -0.5, -0.2, 0.1)
+    knee = through(phase, 0.2, 0.4, 1.1, 0.8, 0.2, 0.4) * rng.uniform(0.5, 1.2)
+    for leg, ahead in ((figure.legs[other], 0.15), (figure.legs[side], -0.15)):
+        leg.knee = leg.knee + knee
+        leg.flex = leg.flex + 0.5 * knee + ahead
+        leg.apart = leg.apart + rng.uniform(0.05, 0.2)
+    figure.legs[side].knee = figure.legs[side].knee + through(phase, 0, 0, 0, 0, 0.3, 1.0)
+
+
+def _swing(figure, rng):
+    """A stroke at the height of the hips: arm back and to the side, through in front, over the other shoulder."""
+    side, other, turn = _sides(rng)
+    phase = beat(rng, figure.time, 0.4, 0.7)
+    arm, balance = figure.arms[side], figure.arms[other]
+    back = rng.choice([-1, 1])  # forehand, or backhand across the body
+    arm.lift = through(phase, 0.8, 1.1, 1.0, 1.5) + rng.uniform(-0.3, 0.3)
+    arm.forward = 0.6 + back * through(phase, 0.0, -0.9, 0.0, 0.8)
+    arm.elbow = through(phase, 0.9, 0.5, 0.3, 1.4) + rng.uniform(0, 0.3)
+    arm.twist = through(phase, 0, -0.4, 0, 0.4)
+    balance.lift = through(phase, 0.7, 1.2, 1.0, 0.6) + rng.uniform(-0.2, 0.3)
+    balance.forward = through(phase, 1.0, 1.2, 0.5, 0.3)
+    balance.elbow = rng.uniform(0.3, 1.2) + 0.3 * np.sin(phase)
+    figure.spine[:, 1] += turn * back * through(phase, 0, 0.6, 0, -0.6)
+    figure.root[:, 1] += turn * back * through(phase, 0, 0.4, 0, -0.4)
+    low = rng.uniform(0.1, 0.8)
+    figure.root[:, 0] += 0.25 * low + 0.1
+    spread = rng.uniform(-0.5, 0.5)
+    for sign, name in ((1, side), (-1, other)):
+        leg = figure.legs[name]
+        leg.knee = leg.knee + 1.2 * low + 0.15 * np.sin(phase)
+        leg.flex = leg.flex + 0.7 * low + sign * spread
+        leg.apart = leg.apart + rng.uniform(0.1, 0.35)
+        leg.lift_toe = leg.lift_toe - 0.4 * np.clip(-sign * spread, 0, None)
+
+
+def _hop(figure, rng):
+    phase = beat(rng, figure.time, 0.5, 0.9)
+    down = pulse(phase)
+    high = rng.uniform(0.3, 2.6)
+    figure.root[:, 0] += 0.3 * down
+    for side in SIDES:
+        leg, arm = figure.legs[side], figure.arms[side]
+        leg.flex = leg.flex + 0.9 * down + rng.uniform(0, 0.4)
+        leg.knee = leg.knee + 1.2 * down + rng.uniform(0, 0.6)
+        leg.lift_toe = leg.lift_toe - 0.6 * (1 - down)
+        arm.lift = 0.4 + high * (1 - down)
+        arm.forward = rng.uniform(0.3, 1.4) - 0.8 * down
+        arm.elbow = rng.uniform(0.2, 1.2) + 0.3 * down
+
+
+def _stand(figure, rng):
+    """Weight on one leg, hands at the hips, before the belly, behind the back, or hanging."""
+    side, _, turn = _sides(rng)
+    hold = rng.integers(4)
+    for name in SIDES:
+        arm = figure.arms[name]
+        slow = wander(rng, figure.time, 0.08, 3)
+        if hold == 0 or (hold == 3 and name == side):  # at the hips: elbows out
+            arm.lift, arm.forward = 0.75 + slow, -0.3 + slow
+            arm.twist, arm.elbow = 0.6 + slow, rng.uniform(1.5, 1.9) + slow
+        elif hold == 1:  # before the belly
+            arm.lift, arm.forward = rng.uniform(0.3, 0.6) + slow, rng.uniform(0.7, 1.2) + slow
+            arm.elbow, arm.twist = rng.uniform(1.2, 2.1) + slow, rng.uniform(-0.2, 0.3) + slow
+        else:
+            arm.lift, arm.forward = rng.uniform(0.1, 0.4) + slow, rng.uniform(-0.4, 0.4) + slow
+            arm.elbow = rng.uniform(0.1, 0.5) + slow
+    figure.root[:, 2] += turn * rng.uniform(0, 0.08)
+    figure.spine[:, 2] -= turn * rng.uniform(0, 0.15)
+    figure.head[:, 0] += rng.uniform(-0.2, 0.5)
+    figure.head[:, 1] += rng.uniform(-0.8, 0.8)
+    leg = figure.legs[side]
+    leg.knee = leg.knee + rng.uniform(0, 0.5)
+    leg.flex = leg.flex + rng.uniform(-0.1, 0.35)
+    for name in SIDES:
+        figure.legs[name].apart = figure.legs[name].apart + rng.uniform(0, 0.2)
+        figure.legs[name].turn = figure.legs[name].turn + rng.uniform(0, 0.4)
+
+
 KINDS = {
     "walk": _walk,
     "wave": _wave,
@@ -357,10 +503,18 @@ KINDS = {
     "jumping_jack": _jumping_jack,
     "box": _box,
     "turn": _turn,
+    "run": _run,
+    "side_step": _side_step,
+    "crouch": _crouch,
+    "serve": _serve,
+    "swing": _swing,
+    "hop": _hop,
+    "stand": _stand,
 }
 SOURCE_KINDS = ("walk", "wave", "reach", "bend", "talk", "sit", "stretch")
 VALIDATION_KINDS = ("march", "lunge", "throw")
 TEST_KINDS = ("dance", "squat", "kick", "jumping_jack", "box", "turn")
+WILD_KINDS = ("run", "side_step", "crouch", "serve", "swing", "hop", "stand")
 
 
 def motion(kind: str, rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -378,9 +532,11 @@ def mirrored(poses: np.ndarray) -> np.ndarray:
     return poses[..., flip_permutation(SMPL24), :] * [1, -1, -1]
 
 
-def source_poses(rng: np.random.Generator, clips: int, frames: int = 12, seconds: float = 4.0) -> np.ndarray:
-    """Poses (N,24,3) sampled from `clips` clips of each of SOURCE_KINDS and their mirror images."""
+def source_poses(
+    rng: np.random.Generator, clips: int, frames: int = 12, seconds: float = 4.0, kinds: Iterable[str] = SOURCE_KINDS
+) -> np.ndarray:
+    """Poses (N,24,3) sampled from `clips` clips of each kind and their mirror images."""
     step = int(seconds * FRAME_RATE / frames)
-    poses = [motion(kind, rng, frames * step)[::step] for kind in SOURCE_KINDS for _ in range(clips)]
+    poses = [motion(kind, rng, frames * step)[::step] for kind in kinds for _ in range(clips)]
     poses = np.concatenate(poses)
     return np.concatenate([poses, mirrored(poses)])

@@ -4,10 +4,13 @@ Loper et al., SMPL: A Skinned Multi-Person Linear Model, SIGGRAPH Asia 2015, wit
 free body are zero).
 """
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
+from utils import renderer
 from utils.files import load_npy, load_npz
 from utils.joints import BODY25, BODY54, SMPL24, SPIN24, rows
 
@@ -34,6 +37,11 @@ class Body:
         self.vertex_ids = model["vertex_ids"]
         regressor_file = Path(body_dir) / "spin_data/J_regressor_extra.npy"
         self._extra_regressor = load_npy(regressor_file, (9, len(self.template)), REMEDY)
+
+    @cached_property
+    def incidence(self) -> sparse.csr_matrix:
+        """As from renderer.face_incidence."""
+        return renderer.face_incidence(self.faces, len(self.template))
 
     def shaped(self, betas: np.ndarray) -> np.ndarray:
         """Vertices (V,3) m in the zero pose for betas (10,)."""

@@ -6,8 +6,9 @@ other clothes, textured ground and houses, sunlight, things in the way, and moti
 Training, validation and test share no person, no motion clip and no camera.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from utils import renderer
 from utils.data_preprocess.appearance import Wardrobe
 from utils.data_preprocess.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
 from utils.data_preprocess.skinning import Body
-from utils.data_preprocess.street import Camera, Street, blend, look_at
+from utils.data_preprocess.street import Camera, Scene, Street, Thing, blend, grain, look_at
 from utils.files import save_npz, save_text, write_atomically
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
@@ -30,7 +31,7 @@ SIDES = ("left", "right")
 FEET = [rows([f"{side}_ankle", f"{side}_foot"], SMPL24) for side in SIDES]
 ARMS = [rows([f"{side}_{part}" for part in ("collar", "shoulder", "elbow", "wrist")], SMPL24) for side in SIDES]
 LIMBS = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "wild")
 JPEG_QUALITY = 93
 
 # the lab
@@ -72,8 +73,52 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = 600) -> N
     save_text(Path(output) / "complete", f"seed {seed}\n")
 
 
-class Lab:
-    """The source domain, rendered on the fly.
+class Rendered:
+    """Labelled pictures of single people, rendered on the fly.
+
+    Args:
+        body_dir: folder with the free body, as data/demo
+        poses: (N,24,3) what people do
+        people: (P,10) betas
+    """
+
+    def __init__(self, body_dir: Path, poses: np.ndarray, people: np.ndarray):
+        self._body = Body(body_dir, "neutral")
+        self._wardrobe = Wardrobe(self._body)
+        self._poses, self._people = poses, people
+
+    def sample(self, rng: np.random.Generator, size: int = CROP_SIZE, enlarge: float = BOX_ENLARGE) -> dict[str, Any]:
+        """One picture of a person with all labels; the same generator state gives the same picture.
+
+        Args:
+            size: side of the picture, px
+            enlarge: side of the picture over that of the box around the joints, before a random change
+
+        Returns:
+            image (size,size,3) uint8 RGB, keypoints_2d (49,3) in [-1,1] with confidence, joints_3d (24,4) the SPIN
+            joints, m, pelvis at 0, axes of the camera, confidence 1, pose (72,) axis-angle, betas (10,); all float32
+        """
+        raise NotImplementedError
+
+    def _someone(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Betas (10,) and rotations (24,3,3) in world axes of somebody."""
+        betas = self._people[rng.integers(len(self._people))] + rng.normal(0, 0.3, 10)
+        return betas, Rotation.from_rotvec(self._pose(rng)).as_matrix()
+
+    def _pose(self, rng: np.random.Generator) -> np.ndarray:
+        """A pose (24,3) of the clips, facing any direction."""
+        pose = self._poses[rng.integers(len(self._poses))].copy()
+        if rng.random() < MIX_SHARE:
+            arm = ARMS[rng.integers(2)]
+            pose[arm] = self._poses[rng.integers(len(self._poses)), arm]
+        pose[LIMBS] += rng.normal(0, POSE_NOISE, (len(LIMBS), 3))
+        heading = Rotation.from_rotvec([0, rng.uniform(0, 2 * np.pi), 0])
+        pose[0] = (heading * Rotation.from_rotvec(pose[0])).as_rotvec()
+        return pose
+
+
+class Lab(Rendered):
+    """The source domain.
 
     Args:
         body_dir: folder with the free body, as data/demo
@@ -82,32 +127,18 @@ class Lab:
 
     def __init__(self, body_dir: Path, split: str = "train"):
         rng = np.random.default_rng([1, SPLITS.index(split)])
-        self._body = Body(body_dir, "neutral")
-        self._incidence = renderer.face_incidence(self._body.faces, len(self._body.template))
-        self._wardrobe = Wardrobe(self._body)
-        self._poses = source_poses(rng, clips=60)
-        self._people = np.clip(rng.normal(0, 0.9, (PEOPLE, 10)), -2, 2)
+        poses = source_poses(rng, clips=60)
+        super().__init__(body_dir, poses, np.clip(rng.normal(0, 0.9, (PEOPLE, 10)), -2, 2))
         self._outfits = [self._wardrobe.lab_outfit(rng) for _ in range(OUTFITS)]
         self._azimuths = CAMERA_AZIMUTHS + (0 if split == "train" else np.pi / 7)
         # wall and floor as each camera sees them
         self._rooms = rng.uniform(90, 200, (len(self._azimuths), 2, 1)) + rng.normal(0, 10, (len(self._azimuths), 2, 3))
 
     def sample(self, rng: np.random.Generator, size: int = CROP_SIZE, enlarge: float = BOX_ENLARGE) -> dict[str, Any]:
-        """One picture of a person with all labels; the same generator state gives the same picture.
-
-        Args:
-            size: side of the picture, px
-            enlarge: side of the picture over that of the box around the joints, before a jitter of some percent
-
-        Returns:
-            image (size,size,3) uint8 RGB, keypoints_2d (49,3) in [-1,1] with confidence 1, joints_3d (24,4) the SPIN
-            joints, m, pelvis at 0, axes of the camera, confidence 1, pose (72,) axis-angle, betas (10,); all float32
-        """
-        betas = self._people[rng.integers(PEOPLE)] + rng.normal(0, 0.3, 10)
-        pose = self._pose(rng)
+        """As described in Rendered; every confidence is 1."""
+        betas, rotmat = self._someone(rng)
         room = rng.integers(len(self._azimuths))
         camera = self._camera(rng, self._azimuths[room])
-        rotmat = Rotation.from_rotvec(pose).as_matrix()
         vertices, skeleton = self._body(rotmat, self._body.shaped(betas))
         place = np.array([*rng.uniform(-1, 1, 2), 0])[[0, 2, 1]] - [0, vertices[:, 1].min(), 0]
         joints = camera.to_camera(self._body.joints49(vertices, skeleton) + place)
@@ -126,27 +157,11 @@ class Lab:
         corner = feet + away / np.linalg.norm(away) * WALL_DISTANCE
         floor_row = to_picture(camera.to_camera(corner[None]))[0, 1]
         plain = rng.random() < PLAIN_SHARE
-        image = _lab_walls(rng, self._rooms[room], floor_row, size, plain)
+        image = lab_walls(rng, self._rooms[room], floor_row, size, plain)
         self._draw_person(rng, image, vertices, to_picture(vertices), plain)
-        image += _grain(rng, image.shape, rng.uniform(1, 5))
-        return {
-            "image": np.clip(image, 0, 255).astype(np.uint8),
-            "keypoints_2d": _with_confidence(to_picture(joints) / size * 2 - 1),
-            "joints_3d": _spin_joints(joints),
-            "pose": _in_camera(rotmat, camera).astype(np.float32),
-            "betas": betas.astype(np.float32),
-        }
-
-    def _pose(self, rng: np.random.Generator) -> np.ndarray:
-        """A pose (24,3) of the clips, facing any direction."""
-        pose = self._poses[rng.integers(len(self._poses))].copy()
-        if rng.random() < MIX_SHARE:
-            arm = ARMS[rng.integers(2)]
-            pose[arm] = self._poses[rng.integers(len(self._poses)), arm]
-        pose[LIMBS] += rng.normal(0, POSE_NOISE, (len(LIMBS), 3))
-        heading = Rotation.from_rotvec([0, rng.uniform(0, 2 * np.pi), 0])
-        pose[0] = (heading * Rotation.from_rotvec(pose[0])).as_rotvec()
-        return pose
+        image += grain(rng, image.shape, rng.uniform(1, 5))
+        keypoints = with_confidence(to_picture(joints) / size * 2 - 1)
+        return labelled(image, keypoints, joints, in_camera(rotmat, camera), betas)
 
     def _camera(self, rng: np.random.Generator, azimuth: float) -> Camera:
         """One of the fixed cameras, with the play of a tripod. Focal length and size are those of a unit image."""
@@ -158,13 +173,26 @@ class Lab:
         colours = self._outfits[rng.integers(OUTFITS)] if plain else self._wardrobe.lab_outfit(rng)
         light = np.array([0.2, -0.9, -0.5]) + rng.normal(0, 0.1 if plain else 0.35, 3)
         brightness = 1.0 if plain else rng.uniform(0.85, 1.2)
-        normals = renderer.vertex_normals(vertices, self._body.faces, self._incidence)
+        normals = renderer.vertex_normals(vertices, self._body.faces, self._body.incidence)
         shaded = renderer.lit(colours * np.float32(brightness), normals, light, rng.uniform(0.5, 0.7))
         raster = renderer.rasterise(points, vertices[:, 2], self._body.faces, image.shape[:2])
         image[raster.mask] = renderer.interpolate(raster, self._body.faces, shaded)
 
 
-def _lab_walls(rng: np.random.Generator, room: np.ndarray, floor_row: float, size: int, plain: bool) -> np.ndarray:
+def labelled(
+    image: np.ndarray, keypoints: np.ndarray, joints: np.ndarray, pose: np.ndarray, betas: np.ndarray
+) -> dict[str, Any]:
+    """A sample as Rendered.sample returns it; image (S,S,3) 0-255, keypoints (49,3), joints (49,3) m in the camera."""
+    return {
+        "image": np.clip(image, 0, 255).astype(np.uint8),
+        "keypoints_2d": keypoints,
+        "joints_3d": with_confidence(joints[SPIN] - joints[SPIN][PELVIS]),
+        "pose": pose.astype(np.float32),
+        "betas": betas.astype(np.float32),
+    }
+
+
+def lab_walls(rng: np.random.Generator, room: np.ndarray, floor_row: float, size: int, plain: bool) -> np.ndarray:
     """Wall above floor in smooth clouds of colour, (size,size,3) float32; room (2,3) are their colours."""
     row = int(np.clip(floor_row, 0, size))
     image = np.empty((size, size, 3), np.float32)
@@ -197,58 +225,80 @@ def _add_speckles(rng: np.random.Generator, image: np.ndarray) -> None:
     image += cv2.resize(speckles, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
 
 
-def write_source(output: Path, body_dir: Path, count: int) -> None:
-    """Render `count` pictures of the lab into output/images and their labels into output/h36m_train.npz.
+def write_source(output: Path, body_dir: Path, count: int, domain: type[Rendered] = Lab) -> None:
+    """Render `count` pictures of a domain into output/images and their labels into output/h36m_train.npz.
 
     The file has the keys of the Human3.6M training file: imgname, center, scale, part, S, pose, shape.
     Raises UserError when the body is missing or the output cannot be written.
     """
-    lab, rng = Lab(body_dir), np.random.default_rng(2)
+    source, rng = domain(body_dir), np.random.default_rng(2)
+    prefix = domain.__name__.lower()
     columns: dict[str, list] = {key: [] for key in ("imgname", "center", "scale", "part", "S", "pose", "shape")}
     for index in tqdm(range(count), desc="source", unit="image"):
-        sample = lab.sample(rng, FILE_SIZE, enlarge=1.5)
-        name = f"images/lab_{index:05d}.jpg"
+        sample = source.sample(rng, FILE_SIZE, enlarge=1.5)
+        name = f"images/{prefix}_{index:05d}.jpg"
         _write_jpeg(output / name, sample["image"])
         part = sample["keypoints_2d"][SPIN].astype(float)
         part[:, :2] = _to_pixels((part[:, :2] + 1) / 2 * FILE_SIZE)
-        centre, scale = box_around(part[:, :2], BOX_ENLARGE)
+        centre, scale = box_around(part[part[:, 2] > 0, :2], BOX_ENLARGE)
         row = (name, centre, scale, part, sample["joints_3d"], sample["pose"], sample["betas"])
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     save_npz(output / "h36m_train.npz", **{key: np.array(values) for key, values in columns.items()})
 
 
-def write_stream(output: Path, body_dir: Path, split: str, seed: int = 0, frames: int = FRAMES) -> None:
-    """Render the sequences of a split of the street as video frames, labelled in 3DPW's processed format.
+class World(NamedTuple):
+    """What makes a stream: the kinds of motion of its sequences, and what is drawn from a generator for each of them.
+
+    Attributes:
+        kinds: names from motions.KINDS, one after the other
+        outfit: wardrobe, generator -> colours (V,3) and thickness (V,) or a number, m, of the clothes
+        cameras: generator, places (T,3) of the person -> a camera for each frame, and an azimuth of the first
+        scene: generator, that azimuth -> what is around
+    """
+
+    kinds: Sequence[str]
+    outfit: Callable[[Wardrobe, np.random.Generator], tuple[np.ndarray, Any]]
+    cameras: Callable[[np.random.Generator, np.ndarray], tuple[list[Camera], float]]
+    scene: Callable[[np.random.Generator, float], Scene]
+
+
+def write_stream(
+    output: Path, body_dir: Path, split: str, seed: int = 0, frames: int = FRAMES, world: World | None = None
+) -> None:
+    """Render the sequences of a split of a world as video frames, labelled in 3DPW's processed format.
 
     Args:
         output: gets 3dpw_vid/<sequence>.npz and imageFiles/<sequence>/image_00000.jpg
         body_dir: folder with the free body, as data/demo
-        split: validation or test
+        split: validation or test, of the street; any of SPLITS for another world
         seed: the same seed gives the same stream
         frames: of each of the SEQUENCES sequences
+        world: by default the street
 
     Raises:
         UserError: the body is missing, or the output cannot be written
     """
+    world = world or street_world(split)
     bodies = {gender: Body(body_dir, gender) for gender in ("male", "female")}
     wardrobes = {gender: Wardrobe(body) for gender, body in bodies.items()}
     with tqdm(total=SEQUENCES * frames, desc=split, unit="image") as bar:
         for index in range(SEQUENCES):
-            kind = KINDS[split][index % len(KINDS[split])]
+            kind = world.kinds[index % len(world.kinds)]
             # person, motion, camera and scene have generators of their own, so that none depends on another's draws
             seeds = np.random.SeedSequence([seed, SPLITS.index(split), index]).spawn(4)
             who, how, where, what = (np.random.default_rng(child) for child in seeds)
             gender = ("male", "female")[who.integers(2)]
             body = bodies[gender]
-            person = _Person(body, np.clip(who.normal(0, 1, 10), -2.2, 2.2), wardrobes[gender].street_outfit(who))
-            rotmats, places = _perform(person, kind, how, frames)
-            cameras, azimuth = _follow(where, places)
-            street = Street(what, azimuth)
+            betas = np.clip(who.normal(0, 1, 10), -2.2, 2.2)
+            person = Person(body, betas, *world.outfit(wardrobes[gender], who))
+            rotmats, places = perform(person, kind, how, frames)
+            cameras, azimuth = world.cameras(where, places)
+            scene = world.scene(what, azimuth)
             name = f"{split}_{index:02d}_{kind}"
             columns: dict[str, list] = {}
             for frame, (rotmat, place, camera) in enumerate(zip(rotmats, places, cameras, strict=True)):
-                image, labels = _street_frame(what, person, rotmat, place, camera, street)
+                image, labels = _video_frame(what, person, rotmat, place, camera, scene)
                 labels["imgname"] = f"imageFiles/{name}/image_{frame:05d}.jpg"
                 _write_jpeg(output / labels["imgname"], image)
                 for key, value in labels.items():
@@ -258,16 +308,16 @@ def write_stream(output: Path, body_dir: Path, split: str, seed: int = 0, frames
             save_npz(output / f"3dpw_vid/{name}.npz", **{key: np.array(values) for key, values in columns.items()})
 
 
-class _Person:
-    """A body of given betas (10,) and vertex colours (V,3)."""
+class Person:
+    """A body of given betas (10,), vertex colours (V,3) and thickness of the clothes (V,), m."""
 
-    def __init__(self, body: Body, betas: np.ndarray, colours: np.ndarray):
+    def __init__(self, body: Body, betas: np.ndarray, colours: np.ndarray, thickness: np.ndarray | float = 0.0):
         self.body, self.betas, self.colours = body, betas, colours
+        self.thickness = np.float32(thickness)[..., None]
         self.shaped = body.shaped(betas)
-        self.incidence = renderer.face_incidence(body.faces, len(body.template))
 
 
-def _perform(person: _Person, kind: str, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def perform(person: Person, kind: str, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Let a person move over the ground -> rotations (T,24,3,3) in world axes, places (T,3) m to add to the vertices.
 
     The lowest vertex is on the ground, and the lower foot stays where it is while the body moves over it.
@@ -289,7 +339,7 @@ def _perform(person: _Person, kind: str, rng: np.random.Generator, frames: int) 
     return rotmats, places - [middle[0], 0, middle[2]]
 
 
-def _follow(rng: np.random.Generator, places: np.ndarray) -> tuple[list[Camera], float]:
+def follow(rng: np.random.Generator, places: np.ndarray) -> tuple[list[Camera], float]:
     """A hand-held camera that walks around a person at `places` (T,3) -> a camera for each frame, its first azimuth."""
     time = np.arange(len(places)) / FRAME_RATE
     first = rng.uniform(0, 2 * np.pi)
@@ -308,62 +358,68 @@ def _follow(rng: np.random.Generator, places: np.ndarray) -> tuple[list[Camera],
     return cameras, first
 
 
-def _street_frame(
-    rng: np.random.Generator, person: _Person, rotmat: np.ndarray, place: np.ndarray, camera: Camera, street: Street
+def street_world(split: str) -> World:
+    """The target domain, with the motions of one of its splits."""
+    return World(KINDS[split], lambda wardrobe, rng: (wardrobe.street_outfit(rng), 0.0), follow, Street)
+
+
+def draw_person(
+    rng: np.random.Generator,
+    person: Person,
+    posed: np.ndarray,
+    feet: np.ndarray,
+    camera: Camera,
+    scene: Scene,
+    held: Sequence[Thing] = (),
+) -> np.ndarray:
+    """A person, `posed` (V,3) in the world with `feet` (3,) on the ground, in a scene -> (H,W,3) float32, 0-255."""
+    vertices = camera.to_camera(posed)
+    image, in_front = scene.layers(camera, feet, vertices[:, 2].mean(), held)
+    normals = renderer.vertex_normals(vertices, person.body.faces, person.body.incidence)
+    shaded = renderer.lit(person.colours, normals, camera.rotation @ scene.light, scene.ambient)
+    vertices = vertices + person.thickness * normals
+    raster = renderer.rasterise(camera.project(vertices), vertices[:, 2], person.body.faces, camera.size)
+    image[raster.mask] = renderer.interpolate(raster, person.body.faces, shaded)
+    for patch in in_front:
+        blend(image, patch)
+    return scene.develop(rng, image)
+
+
+def _video_frame(
+    rng: np.random.Generator, person: Person, rotmat: np.ndarray, place: np.ndarray, camera: Camera, scene: Scene
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Render one frame (H,W,3) uint8 and its labels, a row of 3DPW's processed file."""
     vertices, skeleton = person.body(rotmat, person.shaped)
     joints = camera.to_camera(person.body.joints49(vertices, skeleton) + place)
-    vertices = camera.to_camera(vertices + place)
-    depth = vertices[:, 2].mean()
     feet = place + skeleton[np.concatenate(FEET)].mean(axis=0)
-    image, in_front = street.layers(camera, feet, depth)
-    normals = renderer.vertex_normals(vertices, person.body.faces, person.incidence)
-    shaded = renderer.lit(person.colours, normals, camera.rotation @ street.light, street.ambient)
-    raster = renderer.rasterise(camera.project(vertices), vertices[:, 2], person.body.faces, camera.size)
-    image[raster.mask] = renderer.interpolate(raster, person.body.faces, shaded)
-    for board in in_front:
-        blend(image, board)
-    image = cv2.GaussianBlur(image * street.tint, (3, 3), 0.6)
-    image += _grain(rng, image.shape, 3)
+    image = draw_person(rng, person, vertices + place, feet, camera, scene)
 
     seen = _to_pixels(camera.project(joints))
     centre, scale = box_around(seen, BOX_ENLARGE)
-    spin = _with_confidence(seen)[SPIN]
+    spin = with_confidence(seen)[SPIN]
     # the body model's own joints in these axes: its pelvis stays where the zero pose has it
     origin = skeleton[0] - camera.to_camera(skeleton[:1] + place)[0]
     labels = {
         "center": centre,
         "scale": scale,
-        "pose": _in_camera(rotmat, camera),
+        "pose": in_camera(rotmat, camera),
         "shape": person.betas,
         "part": spin,
         "smpl_j3d": (joints + origin).astype(np.float32),
-        "smpl_j2d": _with_confidence(seen),
+        "smpl_j2d": with_confidence(seen),
     }
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
-def _in_camera(rotmat: np.ndarray, camera: Camera) -> np.ndarray:
+def in_camera(rotmat: np.ndarray, camera: Camera) -> np.ndarray:
     """Axis-angle pose (72,) of rotations (24,3,3) in world axes, the global orientation turned into the camera."""
     turned = np.concatenate([camera.rotation @ rotmat[:1], rotmat[1:]])
     return Rotation.from_matrix(turned).as_rotvec().ravel()
 
 
-def _with_confidence(points: np.ndarray) -> np.ndarray:
+def with_confidence(points: np.ndarray) -> np.ndarray:
     """Append a column of ones, (N,C) -> (N,C+1) float32."""
     return np.pad(points, ((0, 0), (0, 1)), constant_values=1).astype(np.float32)
-
-
-def _spin_joints(joints: np.ndarray) -> np.ndarray:
-    """The SPIN joints (24,4) of the 49 (49,3), pelvis at 0, confidence 1."""
-    return _with_confidence(joints[SPIN] - joints[SPIN][PELVIS])
-
-
-def _grain(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
-    """Camera noise of a given standard deviation; uniform, because bytes are drawn ten times faster than Gaussians."""
-    noise = np.frombuffer(rng.bytes(int(np.prod(shape))), np.int8).reshape(shape)
-    return noise * np.float32(deviation * np.sqrt(12) / 256)
 
 
 def _to_pixels(points: np.ndarray) -> np.ndarray:
