@@ -111,6 +111,16 @@ class Crop:
         result[:, :2] = 2.0 * (in_crop.astype(int) + 1) / CROP_SIZE - 1
         return result
 
+    def exact_points(self, keypoints: np.ndarray) -> np.ndarray:
+        """The same without truncation, for points that are compared with nobody's released files.
+
+        The centre of the first pixel is at 0, as in `points`, and 0.5 from the edge of the image, as in the renderer.
+        """
+        low, high = self.corners
+        result = keypoints.astype(np.float32)
+        result[:, :2] = 2 * (keypoints[:, :2] + 0.5 - low) / (high - low) - 1
+        return result
+
 
 def _resize(patch: np.ndarray) -> np.ndarray:
     """Shrink or enlarge to 224x224 without aliasing: Gaussian blur, then bilinear interpolation, as scikit-image."""
