@@ -183,6 +183,29 @@ class History:
         return Past(list(rows), torch.stack(images), torch.stack(keypoints))
 
 
+class Evidence:
+    """Which 2D joints the frames have; those that have none that a loss uses are counted."""
+
+    def __init__(self, detected: bool) -> None:
+        self.detected, self.joints = detected, torch.zeros(len(JOINTS49))
+        self.frames_with = self.frames_without = 0
+
+    def is_in(self, batch: Batch) -> bool:
+        """Whether there is anything to adapt to in the batch."""
+        keypoints = batch["keypoints_2d"]
+        self.joints = torch.maximum(self.joints, keypoints[..., 2].amax(dim=0))
+        visible = losses.visible(keypoints, self.detected)
+        self.frames_with += int(visible.sum())
+        self.frames_without += int((~visible).sum())
+        return bool(visible.any())
+
+    def check(self) -> None:
+        """Raise UserError when all frames were without."""
+        if self.frames_without and not self.frames_with:
+            there = joint_names(self.joints.numpy())
+            raise UserError(f"nothing was adapted: no 2D joint that the losses use is in any frame, but only: {there}")
+
+
 def frame_terms(
     predicted: Prediction, keypoints_2d: Tensor, prior: PosePrior, detected: bool = False
 ) -> dict[str, Tensor]:
@@ -282,36 +305,32 @@ def run_stream(
 
     Raises UserError when a loss is not finite, and at the end when no frame had a 2D joint to adapt to.
     """
-    history = History(options.prev_n, options.paper_compat)
+    history, evidence = (
+        History(options.prev_n, options.paper_compat),
+        Evidence(learner is not None and learner.detected),
+    )
     device = body.v_template.device
-    predicted, not_adapted, joints_seen = 0, 0, torch.zeros(len(JOINTS49))
     rate = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     with tqdm(total=results.frames, unit=" frames", bar_format=rate, dynamic_ncols=True) as bar:
         for batch in stream:
-            bar.update(len(batch["index"]))
             if "image" not in batch:  # footage in which the person is not there
                 results.add_missing(batch["index"], batch["time"], batch["rgb"])
+                bar.update()
                 continue
             frame = _to_device(batch, device)
-            joints_seen = torch.maximum(joints_seen, batch["keypoints_2d"][..., 2].amax(dim=0))
-            predicted, terms = predicted + 1, {}
-            if learner and losses.visible(batch["keypoints_2d"], learner.detected).any():
+            terms = {}
+            if learner and evidence.is_in(batch):
                 past = history.recall(frame) if options.motionloss_weight else None
                 sample = _to_device(next(source), device) if source else None
                 terms = adapt(frame, past, sample, learner, options)
-            elif learner:
-                not_adapted += 1
             with torch.no_grad():
                 prediction = predict(model, body, frame["image"])
             numbers = _numbers(terms, prediction, frame)
+            results.facts["frames_not_adapted"] = evidence.frames_without
             results.add(frame, prediction, score(prediction, frame), numbers)
+            bar.update(len(frame["image"]))
             bar.set_postfix(results.running(), refresh=False)
-            results.facts["frames_not_adapted"] = not_adapted
-    if predicted and not_adapted == predicted:
-        raise UserError(
-            "nothing was adapted: no frame has a 2D joint that the losses use; joints that were there: "
-            + joint_names(joints_seen.numpy())
-        )
+    evidence.check()
 
 
 def _to_device(batch: Batch, device: torch.device) -> dict[str, Any]:

@@ -80,9 +80,10 @@ class Video:
         self.max_frames = max_frames or None
         self.frames = self.max_frames
         if self.reader.frames is not None:
-            seconds = min(self.stop, self.reader.frames / self.reader.rate) - start
-            counts = [max(int(np.ceil(seconds * self.rate - 1e-6)), 0), self.max_frames]
-            self.frames = min(count for count in counts if count is not None)
+            # as many as there are if all are shown for the same time
+            first, end = (int(np.ceil(seconds * self.reader.rate - 1e-6)) for seconds in (start, min(self.stop, 1e9)))
+            count = len(range(first, min(end, self.reader.frames), stride))
+            self.frames = min(count, self.max_frames or count)
 
     def __iter__(self) -> Iterator[Picture]:
         """Raises UserError where the source is damaged, changes its size, or has no frame in the wanted range."""
@@ -278,7 +279,7 @@ def _cropped(rgb: np.ndarray, person: np.ndarray, box: np.ndarray, is_bridged: b
         "keypoints_2d": crop.exact_points(person),
         # of what was cut, which begins at whole pixels; from the edge of the image
         "center": (low + high) / 2,
-        "scale": (high[0] - low[0]) / BOX_UNIT,
+        "scale": (high - low).mean() / BOX_UNIT,
         "keypoints_px": person.astype(np.float32),
         "bridged": is_bridged,
     }

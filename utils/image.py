@@ -30,7 +30,7 @@ def read_rgb(path: Path) -> np.ndarray:
     try:
         # Pillow, because OpenCV fills the lost part of a truncated file with grey and says nothing
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no readable image ({error}); download or extract it again") from error
 
