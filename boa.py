@@ -38,13 +38,12 @@ from datasets.video import Footage, Video, list_people
 from models.hmr import load_hmr
 from models.prediction import Prediction, predict
 from models.prior import PosePrior
-from models.smpl import SMPL, load_bodies
+from models.smpl import GENDERS, SMPL, load_bodies
 from utils import losses
 from utils.device import choose_device
 from utils.errors import UserError, run_command
-from utils.evaluation import GENDERS, SCORES, FootageScorer, Scorer
+from utils.evaluation import SCORES, FootageScorer, Scorer
 from utils.files import load_npy
-from utils.footage import FootageResults
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from utils.joints import H36M17, JOINTS49
 from utils.keypoints import joint_names
@@ -369,7 +368,7 @@ class Run(NamedTuple):
 
     frames: Iterator[Batch]
     score: Callable[..., list[dict[str, float]]]
-    results: Results | FootageResults
+    results: Any  # utils.results.Results or utils.footage.FootageResults
 
 
 def benchmark_run(options: Options, stream: config.Stream, bodies: Mapping[str, SMPL], facts: dict[str, Any]) -> Run:
@@ -387,6 +386,8 @@ def benchmark_run(options: Options, stream: config.Stream, bodies: Mapping[str, 
 
 def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL, facts: dict[str, Any]) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
+    from utils.footage import FootageResults  # draws, plots and exports, which only footage needs
+
     frozen = copy.deepcopy(model).requires_grad_(False)
     scorer = FootageScorer(functools.partial(predict, frozen, body.joints_only()))
     folder = create_folder(options.expdir, options.name, options.overwrite)

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 from torch.utils.data import default_collate
 
 from datasets.base import ahead
+from utils.device import has_screen
 from utils.errors import UserError
 from utils.files import existing, write_atomically
 from utils.image import BOX_UNIT, Crop, normalise, read_rgb
@@ -239,9 +241,10 @@ class Footage:
 
         Raises UserError for a damaged video or file, and when nobody was followed to the end.
         """
-        return ahead(self._prepared())
+        return ahead(self.prepared())
 
-    def _prepared(self) -> Iterator[dict[str, Any]]:
+    def prepared(self) -> Iterator[dict[str, Any]]:
+        """The same, each one prepared when it is asked for."""
         steady, followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
         for picture, person, box, is_bridged in bridge(follow(self.video, self.detector, self.person, seen)):
             frame = {
@@ -361,7 +364,7 @@ def bridge(
 
 
 def list_people(footage: Footage, file: Path) -> str:
-    """Write a picture of the opening with a number on each person -> what to tell the user.
+    """Write, and show, a picture of the opening with a number on each person -> what to tell the user.
 
     Raises UserError when nobody is there or the file cannot be written.
     """
@@ -383,5 +386,7 @@ def list_people(footage: Footage, file: Path) -> str:
         cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 1.2, (255, 60, 60), 3)
     encoded = cv2.imencode(".png", canvas[..., ::-1])[1].tobytes()
     write_atomically(file, lambda temporary: temporary.write_bytes(encoded))
+    if has_screen():
+        Image.fromarray(canvas).show()
     people = ", ".join(map(str, sorted(numbered)))
     return f"{file} shows who is there at {picture.time:.1f} s: person {people}; choose one by --person"
