@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint benchmark rates ablation
+.PHONY: venv demo test lint benchmark benchmark-video rates ablation
 
 venv: .venv/installed
 
@@ -35,6 +35,10 @@ lint: venv
 benchmark: venv
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
 	.venv/bin/python benchmarks/conversion.py
+
+benchmark-video: venv
+	.venv/bin/python -m pip install --no-deps -r requirements-video.txt
+	.venv/bin/python benchmarks/video.py $(CLIP)
 
 # Tables of the README; they take hours, and go on where they stopped.
 rates ablation: venv

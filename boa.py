@@ -10,17 +10,20 @@ A network that was trained on one domain meets a video of another. Its weights w
 
     python boa.py --name boa-1                          # adapt to 3DPW
     python boa.py --name base --method frozen           # the base model as it is, for comparison
+    python boa.py --name tennis --video clip.mp4        # adapt to one's own video
 """
 
 import copy
 import dataclasses
 import functools
 import io
+import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,21 +32,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import config
-from datasets import open_source, open_stream
+from datasets import choose_stream, missing_for_footage, open_source, open_stream
 from datasets.base import batches
+from datasets.video import Footage, Video, list_people
 from models.hmr import load_hmr
 from models.prediction import Prediction, predict
 from models.prior import PosePrior
-from models.smpl import SMPL, load_bodies
+from models.smpl import GENDERS, SMPL, load_bodies
 from utils import losses
 from utils.device import choose_device
 from utils.errors import UserError, run_command
-from utils.evaluation import SCORES, Scorer
+from utils.evaluation import SCORES, FootageScorer, Scorer
 from utils.files import load_npy
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.joints import H36M17
+from utils.joints import H36M17, JOINTS49
+from utils.keypoints import joint_names
 from utils.options import option, parse
 from utils.results import Results, create_folder
+
+log = logging.getLogger("boa")
 
 Batch = Mapping[str, Any]
 
@@ -60,6 +67,20 @@ class Options:
     device: str = option("", "cpu, cuda, cuda:1, ...; default: a GPU where there is one")
     dataset_name: str = option("3dpw", "the video stream", choices=tuple(config.STREAMS))
     model_file: str = option("", "the base model; default: data/basemodel.pt")
+    # one's own footage instead of a data set
+    video: str = option("", "a video file, a folder of pictures or the number of a camera")
+    keypoints: str = option("mediapipe", "its 2D joints: mediapipe, or the file or folder of OpenPose or AlphaPose")
+    person: int = option(
+        0, "whom to follow, as --list_people shows; 0: the largest, most central at the start", least=0
+    )
+    list_people: bool = option(False, "only write a picture of who is there, with numbers")
+    start: float = option(0.0, "seconds of the video at which to begin", least=0)
+    stop: float = option(0.0, "seconds of the video at which to stop; 0: its end", least=0)
+    stride: int = option(1, "take every n-th frame", least=1)
+    max_frames: int = option(0, "stop after so many frames; 0: all", least=0)
+    smooth: bool = option(False, "smooth the output over time; what was predicted is saved too")
+    export: str = option("none", "an animated file beside the video", choices=("none", "glb", "bvh", "both"))
+    # the step
     batch_size: int = option(1, "frames per step", least=1)
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     paper_compat: bool = option(False, "repeat the slips of the published code, to compare numbers with it")
@@ -108,13 +129,17 @@ class Options:
 
 
 class Learner(NamedTuple):
-    """What is carried from frame to frame, and what the losses need; `body` has only the vertices that joints touch."""
+    """What is carried from frame to frame, and what the losses need; `body` has only the vertices that joints touch.
+
+    `detected` 2D joints are those of a detector, whose OpenPose rows count too (utils.losses).
+    """
 
     model: nn.Module  # learn2learn's MAML around the network
     teacher: nn.Module
     optimizer: torch.optim.Optimizer
     body: SMPL
     prior: PosePrior
+    detected: bool = False
 
 
 class Past(NamedTuple):
@@ -157,11 +182,36 @@ class History:
         return Past(list(rows), torch.stack(images), torch.stack(keypoints))
 
 
-def frame_terms(predicted: Prediction, keypoints_2d: Tensor, prior: PosePrior) -> dict[str, Tensor]:
+class Evidence:
+    """Which 2D joints the frames have; those that have none that a loss uses are counted."""
+
+    def __init__(self, detected: bool) -> None:
+        self.detected, self.joints = detected, torch.zeros(len(JOINTS49))
+        self.frames_with = self.frames_without = 0
+
+    def is_in(self, batch: Batch) -> bool:
+        """Whether there is anything to adapt to in the batch."""
+        keypoints = batch["keypoints_2d"]
+        self.joints = torch.maximum(self.joints, keypoints[..., 2].amax(dim=0))
+        visible = losses.visible(keypoints, self.detected)
+        self.frames_with += int(visible.sum())
+        self.frames_without += int((~visible).sum())
+        return bool(visible.any())
+
+    def check(self) -> None:
+        """Raise UserError when all frames were without."""
+        if self.frames_without and not self.frames_with:
+            there = joint_names(self.joints.numpy())
+            raise UserError(f"nothing was adapted: no 2D joint that the losses use is in any frame, but only: {there}")
+
+
+def frame_terms(
+    predicted: Prediction, keypoints_2d: Tensor, prior: PosePrior, detected: bool = False
+) -> dict[str, Tensor]:
     """What a frame says of its own prediction: distance from its 2D joints (B,49,3), pose and shape priors."""
     body_pose = rotmat_to_axis_angle(predicted.rotmat[:, 1:].flatten(0, 1)).view(-1, 69)
     return {
-        "kp2d": losses.kp2d(predicted.keypoints_2d, keypoints_2d),
+        "kp2d": losses.kp2d(predicted.keypoints_2d, keypoints_2d, detected),
         "pose_prior": prior(body_pose).mean(),
         "shape_prior": losses.shape_prior(predicted.betas),
     }
@@ -200,7 +250,7 @@ def adapt(
         past: the frames n before; without them there is no motion term
         source: as frame, with `joints_3d` (B,24,4), `pose` (B,72), `betas` (B,10); without it no labelled term
     """
-    model, teacher, optimizer, body, prior = learner
+    model, teacher, optimizer, body, prior, detected = learner
     size = len(frame["image"])
     source_images = [] if source is None else [source["image"]]
 
@@ -208,7 +258,7 @@ def adapt(
     # (one with rate 0 stays at w, so that there is nothing to differentiate through)
     probe = model.clone(first_order=options.first_order or options.metalr == 0)
     predicted = predict(probe, body, torch.cat([frame["image"], *source_images]))
-    lower = frame_terms(predicted.rows(slice(size)), frame["keypoints_2d"], prior)
+    lower = frame_terms(predicted.rows(slice(size)), frame["keypoints_2d"], prior, detected)
     if source is not None:
         lower |= labelled_terms(predicted.rows(slice(size, None)), source)
     lower["total"] = losses.weighted(lower, options.lower_weights)
@@ -218,7 +268,7 @@ def adapt(
     past_images = [] if past is None else [past.image]
     predicted = predict(probe, body, torch.cat([frame["image"], *past_images, *source_images]))
     now = predicted.rows(slice(size))
-    upper = frame_terms(now, frame["keypoints_2d"], prior)
+    upper = frame_terms(now, frame["keypoints_2d"], prior, detected)
     if source is not None:
         upper |= labelled_terms(predicted.rows(slice(-len(source["image"]), None)), source)
     if options.consistentloss_weight:
@@ -228,7 +278,7 @@ def adapt(
     if past is not None:
         before = predicted.keypoints_2d[size : size + len(past.rows)]
         given = frame["keypoints_2d"][past.rows]
-        upper["motion"] = losses.motion(now.keypoints_2d[past.rows], before, given, past.keypoints_2d)
+        upper["motion"] = losses.motion(now.keypoints_2d[past.rows], before, given, past.keypoints_2d, detected)
     upper["total"] = losses.weighted(upper, options.upper_weights)
 
     # updates: Adam at w with the gradient through the probe, then the teacher
@@ -246,31 +296,40 @@ def run_stream(
     learner: Learner | None,
     model: nn.Module,
     body: SMPL,
-    score: Scorer,
+    score: Callable[[Prediction, Batch], list[dict[str, float]]],
     results: Results,
     options: Options,
 ) -> None:
     """The loop: fetch, remember, adapt, predict, score. Without a learner the model stays as it is.
 
-    Raises UserError when a loss is not finite.
+    Raises UserError when a loss is not finite, and at the end when no frame had a 2D joint to adapt to.
     """
-    history = History(options.prev_n, options.paper_compat)
+    history, evidence = (
+        History(options.prev_n, options.paper_compat),
+        Evidence(learner is not None and learner.detected),
+    )
     device = body.v_template.device
     rate = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     with tqdm(total=results.frames, unit=" frames", bar_format=rate, dynamic_ncols=True) as bar:
         for batch in stream:
+            if "image" not in batch:  # footage in which the person is not there
+                results.add_missing(batch["index"], batch["time"], batch["rgb"])
+                bar.update()
+                continue
             frame = _to_device(batch, device)
             terms = {}
-            if learner:
+            if learner and evidence.is_in(batch):
                 past = history.recall(frame) if options.motionloss_weight else None
                 sample = _to_device(next(source), device) if source else None
                 terms = adapt(frame, past, sample, learner, options)
             with torch.no_grad():
                 prediction = predict(model, body, frame["image"])
             numbers = _numbers(terms, prediction, frame)
+            results.facts["frames_not_adapted"] = evidence.frames_without
             results.add(frame, prediction, score(prediction, frame), numbers)
             bar.update(len(frame["image"]))
             bar.set_postfix(results.running(), refresh=False)
+    evidence.check()
 
 
 def _to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
@@ -292,7 +351,7 @@ def _numbers(terms: Mapping[str, Tensor], prediction: Prediction, frame: Batch) 
     return {name: values[name] for name in terms}
 
 
-def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Options) -> Learner:
+def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Options, detected: bool = False) -> Learner:
     """Set up the model's probe, teacher and optimizer; the model itself is what gets adapted."""
     # not at the top: it takes seconds, and gym, which it imports, announces on the screen that it is not kept up
     with redirect_stderr(io.StringIO()):
@@ -301,47 +360,89 @@ def make_learner(model: nn.Module, body: SMPL, prior: PosePrior, options: Option
     teacher = copy.deepcopy(model).requires_grad_(False)
     betas = (options.beta1, options.beta2)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, betas=betas, fused=True)
-    return Learner(MAML(model, lr=options.metalr), teacher, optimizer, body.joints_only(), prior)
+    return Learner(MAML(model, lr=options.metalr), teacher, optimizer, body.joints_only(), prior, detected)
+
+
+class Run(NamedTuple):
+    """What the loop goes through, how it is scored, and where it is written."""
+
+    frames: Iterator[Batch]
+    score: Callable[..., list[dict[str, float]]]
+    results: Any  # utils.results.Results or utils.footage.FootageResults
+
+
+def benchmark_run(options: Options, stream: config.Stream, bodies: Mapping[str, SMPL], facts: dict[str, Any]) -> Run:
+    """A data set, scored against its ground truth."""
+    device = bodies["neutral"].v_template.device
+    shape = (len(H36M17), len(bodies["neutral"].v_template))
+    regressor = load_npy(stream.assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
+    regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
+    frames, facts["missing_sequences"] = open_stream(options.dataset_name)
+    scorer = Scorer(functools.partial(SCORES[stream.scores], bodies=bodies, regressor=regressor), options.paper_compat)
+    folder = create_folder(options.expdir, options.name, options.overwrite)
+    results = Results(folder, dataclasses.asdict(options), facts, len(frames), options.save_predictions)
+    return Run(batches(frames, options.batch_size), scorer, results)
+
+
+def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL, facts: dict[str, Any]) -> Run:
+    """One's own video, scored by its 2D joints against the model as it is now."""
+    from utils.footage import FootageResults  # draws, plots and exports, which only footage needs
+
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    scorer = FootageScorer(functools.partial(predict, frozen, body.joints_only()))
+    folder = create_folder(options.expdir, options.name, options.overwrite)
+    results = FootageResults(folder, dataclasses.asdict(options), facts, footage.frames, footage.rate)
+    return Run(iter(footage), scorer, results)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
-    options = parse(Options, __doc__, argv, lambda given: config.STREAMS[given.dataset_name].defaults)
+    options = parse(Options, __doc__, argv, lambda given: _stream(given).defaults)
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)
 
-    registered = config.STREAMS[options.dataset_name]
-    assets = registered.assets
-    bodies = {
-        name: body.to(device) for name, body in load_bodies(assets.smpl_model_dir, assets.regressor_extra).items()
-    }
-    shape = (len(H36M17), len(bodies["neutral"].v_template))
-    regressor = load_npy(assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
-    regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
+    stream = _stream(options)
+    footage = open_footage(options) if options.video else None
+    if options.list_people:
+        print(list_people(footage, Path(options.expdir) / f"{options.name}_people.png"))
+        return
+    assets = stream.assets
+    genders = ("neutral",) if footage else GENDERS
+    bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, genders)
+    bodies = {gender: body.to(device) for gender, body in bodies.items()}
     # group norm has no running statistics, so that eval() only turns dropout off; SPIN's batch norm keeps its own
     model = load_hmr(assets.mean_params, options.model_file or assets.base_model).eval().to(device)
-    stream, missing = open_stream(options.dataset_name)
     learner = source = None
     if options.method == "boa":
         prior = PosePrior(assets.gmm).to(device)
-        learner = make_learner(model, bodies["neutral"], prior, options)
-        source = open_source(options.dataset_name) if options.labelloss_weight else None
+        learner = make_learner(model, bodies["neutral"], prior, options, detected=bool(footage))
+        source = open_source(stream.source) if options.labelloss_weight else None
 
-    folder = create_folder(options.expdir, options.name, options.overwrite)
-    facts = {
-        "protocol": registered.protocol,
-        "missing_sequences": missing,
-        "device": str(device),
-    }
-    score = functools.partial(SCORES[registered.scores], bodies=bodies, regressor=regressor)
-    results = Results(folder, dataclasses.asdict(options), facts, len(stream), options.save_predictions)
-    with closing(results):
-        frames = batches(stream, options.batch_size)
+    facts = {"protocol": stream.protocol, "device": str(device)}
+    if footage:
+        run = footage_run(options, footage, model, bodies["neutral"], facts)
+    else:
+        run = benchmark_run(options, stream, bodies, facts)
+    with closing(run.results):
         samples = batches(source, options.batch_size, endless=True) if source else None
-        scorer = Scorer(score, last_pck_counts=options.paper_compat)
-        run_stream(frames, samples, learner, model, bodies["neutral"], scorer, results, options)
-    print((folder / "performance.txt").read_text(), end="")
+        run_stream(run.frames, samples, learner, model, bodies["neutral"], run.score, run.results, options)
+    print((run.results.folder / "performance.txt").read_text(), end="")
+
+
+def _stream(options: Options) -> config.Stream:
+    return choose_stream(options.dataset_name, options.video, options.model_file)
+
+
+def open_footage(options: Options) -> Footage:
+    """Open `--video` and its 2D joints, and say so when the free body stands in for SMPL."""
+    if options.batch_size > 1:
+        raise UserError("--video is adapted to frame by frame; leave --batch_size at 1")
+    missing = missing_for_footage(options.model_file)
+    if missing and not options.list_people:
+        log.info("the body is the free one of %s, as %s is missing", config.DEMO, missing[0])
+    video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
+    return Footage(video, options.keypoints, options.person)
 
 
 if __name__ == "__main__":

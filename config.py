@@ -54,13 +54,13 @@ class Recording(NamedTuple):
 class Stream(NamedTuple):
     """What `--dataset_name` chooses: a reader in datasets/, the scores, their name, the frames, source and assets.
 
-    `defaults` are those of boa.py's options that are not the paper's here.
+    Footage has no target but `--video`. `defaults` are those of boa.py's options that are not the paper's here.
     """
 
     reader: str
-    scores: str  # a key of utils.evaluation.SCORES
+    scores: str  # a key of utils.evaluation.SCORES; footage has scores of its own
     protocol: str
-    target: Recording
+    target: Recording | None
     source: Recording
     assets: Assets
     defaults: Mapping[str, Any] = {}
@@ -132,3 +132,15 @@ STREAMS = {
         SYNTHETIC_RATES,
     ),
 }
+
+# what `--video` chooses: the user's body model and network where they are there, else the free ones
+FOOTAGE = Stream(
+    "video",
+    "footage",
+    "footage (2D joints)",
+    None,
+    WILD,
+    ASSETS,
+    {"lr": 3e-5, "metalr": 8e-5},  # a clip is short
+)
+FREE_FOOTAGE = FOOTAGE._replace(assets=DEMO_ASSETS._replace(base_model=DEMO / "footage.pt"))

@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     auxiliary = Auxiliary(model).to(device)
     parameters = [*model.parameters(), *auxiliary.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, fused=True)
-    source = _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else open_source("3dpw")
+    source = _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else open_source(config.H36M)
     frames = validation_frames(options.source, open_stream(target)[0])
 
     folder = Path(options.expdir) / options.name

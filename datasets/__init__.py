@@ -1,5 +1,7 @@
 """From a name on the command line to frames."""
 
+from pathlib import Path
+
 import config
 from datasets import h36m, mpi_inf_3dhp, pw3d
 from datasets.base import CroppedFrames
@@ -25,8 +27,24 @@ def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:
     return _READERS[stream.reader](target.images, target.annotations, remedy)
 
 
-def open_source(name: str) -> CroppedFrames:
-    """Open the labelled source that goes with a `--dataset_name`; UserError when it is missing, damaged or empty."""
-    source = config.STREAMS[name].source
+def open_source(source: config.Recording) -> CroppedFrames:
+    """Open a labelled source; UserError when it is missing, damaged or empty."""
     remedy = f"run `{source.made_by}` (README, Data), or do without by --labelloss_weight 0"
     return h36m.open_source(source.images, source.annotations, remedy)
+
+
+def choose_stream(dataset_name: str, video: str, model_file: str) -> config.Stream:
+    """The stream of `--dataset_name`, or of `--video`: with the user's body model if it is there, else the free one."""
+    if not video:
+        return config.STREAMS[dataset_name]
+    return config.FREE_FOOTAGE if missing_for_footage(model_file) else config.FOOTAGE
+
+
+def missing_for_footage(model_file: str) -> list[Path]:
+    """The files of SMPL, and of a base model for it where none is named, that are not there."""
+    assets = config.ASSETS
+    models = [assets.smpl_model_dir / f"SMPL_NEUTRAL{suffix}" for suffix in (".npz", ".pkl")]
+    body = next((model for model in models if model.exists()), models[-1])
+    base_model = [] if model_file else [assets.base_model]
+    needed = [body, assets.mean_params, assets.regressor_extra, assets.gmm, *base_model]
+    return [file for file in needed if not file.exists()]

@@ -77,19 +77,19 @@ class CroppedFrames(Dataset):
 
 
 def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[dict[str, Any]]:
-    """Batches of consecutive frames, the next one read ahead by a thread; `endless` starts again after the last frame.
+    """Batches of consecutive frames, the next one read ahead; `endless` starts again after the last frame."""
+    frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
+    groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
+    return ahead(default_collate([dataset[index] for index in group]) for group in groups)
+
+
+def ahead(items: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same items, the next one prepared by a thread meanwhile.
 
     A thread, not a process: it reports an unreadable file as it is, and needs no shared memory.
     """
-    frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
-    groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
-
-    def read(indices: list[int]) -> dict[str, Any]:
-        return default_collate([dataset[index] for index in indices])
-
     with ThreadPoolExecutor(max_workers=1) as reader:
-        upcoming = reader.submit(read, next(groups))
-        for group in groups:
-            batch, upcoming = upcoming.result(), reader.submit(read, group)
-            yield batch
-        yield upcoming.result()
+        upcoming = reader.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = reader.submit(next, items, None)
+            yield item

@@ -1,4 +1,7 @@
-"""Which device to compute on."""
+"""Which device to compute on, and whether there is a screen."""
+
+import os
+import sys
 
 import torch
 
@@ -12,3 +15,8 @@ def choose_device(wanted: str) -> torch.device:
         raise UserError("--device cuda: PyTorch finds no GPU here; use --device cpu")
     torch.backends.cudnn.deterministic = True
     return device
+
+
+def has_screen() -> bool:
+    """Whether a window can be shown; elsewhere than on Linux it is taken for granted."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

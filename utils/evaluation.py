@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.joints import COMMON17, H36M17, LSP14, PELVIS, SPIN24, rows
+from utils.image import BOX_UNIT
+from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, LSP14, PELVIS, SPIN, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
 
 GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
@@ -131,3 +132,47 @@ class Scorer:
         if len(self.recent) < 3:
             return float("nan")
         return acceleration_error(*(np.stack(joints) for joints in zip(*self.recent, strict=True)))
+
+
+class FootageScorer:
+    """What there is to measure without ground truth: distance from the 2D joints before and after, and acceleration.
+
+    Args:
+        frozen: the base model, image (B,3,224,224) -> prediction; None: the scored one is the base model itself
+    """
+
+    def __init__(self, frozen: Callable[[Tensor], Any] | None) -> None:
+        self.frozen = frozen
+        self.recent: deque[tuple[int, np.ndarray]] = deque(maxlen=3)
+
+    @torch.no_grad()
+    def __call__(self, prediction: Any, frame: Mapping[str, Any]) -> list[dict[str, float]]:
+        """Score a batch of one frame.
+
+        Returns `frozen_px`, `adapted_px`: mean distance of the projected joints from the given ones of confidence over
+        0.3, weighted by it, px of the image; `frozen_share`, `adapted_share`: the same over the side of the box;
+        `accel`: mean second difference of the 3D joints around the hips, mm/frame^2. What cannot be told is nan.
+        """
+        base = self.frozen(frame["image"]) if self.frozen else prediction
+        side = BOX_UNIT * frame["scale"].item()
+        scores = {}
+        for name, predicted in (("frozen", base), ("adapted", prediction)):
+            share = _reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"])
+            scores |= {f"{name}_px": share * side, f"{name}_share": share}
+        return [{**scores, "accel": self._acceleration(frame["index"].item(), prediction.joints)}]
+
+    def _acceleration(self, index: int, joints: Tensor) -> float:
+        joints = joints[0, SPIN].cpu().numpy().astype(np.float64)
+        self.recent.append((index, joints - joints[HIPS].mean(axis=0)))
+        indices = [index for index, _ in self.recent]
+        if len(indices) < 3 or len(set(np.diff(indices))) > 1:  # a frame is missing between them
+            return float("nan")
+        ways = np.stack([joints for _, joints in self.recent])
+        return acceleration_error(ways, np.zeros_like(ways))
+
+
+def _reprojection_error(predicted: Tensor, given: Tensor) -> float:
+    """Mean distance of joints (1,49,2) from confident given ones (1,49,3), weighted, as a share of the crop's side."""
+    weight = torch.where(given[..., 2] > CONFIDENT, given[..., 2], 0)
+    distance = (predicted - given[..., :2]).norm(dim=-1) / 2
+    return float((weight * distance).sum() / weight.sum())

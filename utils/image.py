@@ -30,7 +30,7 @@ def read_rgb(path: Path) -> np.ndarray:
     try:
         # Pillow, because OpenCV fills the lost part of a truncated file with grey and says nothing
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no readable image ({error}); download or extract it again") from error
 
@@ -110,6 +110,16 @@ class Crop:
         in_crop = ((keypoints[:, :2] - self.center) / self._side + 0.5) * CROP_SIZE
         result = keypoints.astype(np.float32)
         result[:, :2] = 2.0 * (in_crop.astype(int) + 1) / CROP_SIZE - 1
+        return result
+
+    def exact_points(self, keypoints: np.ndarray) -> np.ndarray:
+        """The same without truncation, for points that are compared with nobody's released files.
+
+        The centre of the first pixel is at 0, as in `points`, and 0.5 from the edge of the image, as in the renderer.
+        """
+        low, high = self.corners
+        result = keypoints.astype(np.float32)
+        result[:, :2] = 2 * (keypoints[:, :2] + 0.5 - low) / (high - low) - 1
         return result
 
 

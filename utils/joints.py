@@ -122,6 +122,28 @@ COCO18 = [
     *("Right Eye", "Left Eye", "Right Ear", "Left Ear"),
 ]
 
+# skeletons of 2D detectors, by the name among the 49, "" where a row has no counterpart
+COCO17 = [
+    *("OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow"),
+    *("OP LWrist", "OP RWrist", "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle"),
+]
+# a detector's neck and mid-hip are the middles of shoulders and hips, in OpenPose's own files to the pixel; those of
+# the body are 7 cm and 9 cm higher, so that they would pull shoulders and hips away from where they were seen
+_MIDDLES = ("OP Neck", "OP MidHip")
+HALPE26 = [
+    *COCO17,
+    *("Top of Head (LSP)", "", ""),
+    *("OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel"),
+]
+OPENPOSE25 = ["" if name in _MIDDLES else name for name in BODY25]
+MEDIAPIPE33 = [
+    *("OP Nose", "", "OP LEye", "", "", "OP REye", "", "OP LEar", "OP REar", "", ""),
+    *("OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist", "", "", "", "", "", ""),
+    *("OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle", "OP LHeel", "OP RHeel"),
+    *("OP LBigToe", "OP RBigToe"),  # "foot index", the tip of the foot
+]
+CONFIDENT = 0.3  # confidence from which a detected joint counts as seen
+
 
 def rows(names: Iterable[str], table: Iterable[str]) -> list[int]:
     """Row of each name in a skeleton's table; KeyError for a name that the table lacks."""
@@ -144,6 +166,13 @@ def flip_permutation(table: Iterable[str]) -> list[int]:
     """Order that exchanges left and right when an image is mirrored."""
     table = list(table)
     return rows([mirror(name) for name in table], table)
+
+
+def same_joint_rows(name: str) -> list[int]:
+    """Rows among the 49 that are the same place on the body as the named one: a nose is `OP Nose` and `Nose`."""
+    places = [*BODY25.values(), *SPIN24.values()]
+    place = places[JOINTS49.index(name)]
+    return [row for row, other in enumerate(places) if other == place]
 
 
 # where things stand among the 49 and the 24

@@ -1,7 +1,8 @@
 """The terms of both objectives (section 3 of the paper): pure, unweighted, each the mean over every element.
 
-A confidence multiplies the squared error before the mean is taken. B batch, 49 joints, of which SPIN's 24 count.
-`predicted` has the fields of models.prediction.Prediction.
+A confidence multiplies the squared error before the mean is taken. B batch, 49 joints, of which SPIN's 24 count; where
+the 2D joints are `detected`, by somebody's detector, all 49. `predicted` has the fields of
+models.prediction.Prediction.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.joints import HIPS, SPIN
+from utils.joints import CONFIDENT, HIPS, SPIN
 
 # weights of SPIN's loss on a labelled sample
 LABELLED_WEIGHTS = {"kp3d": 5.0, "kp2d": 5.0, "pose": 1.0, "betas": 0.001}
@@ -21,10 +22,19 @@ def _centred(joints: Tensor) -> Tensor:
     return joints - joints[:, HIPS].mean(dim=1, keepdim=True)
 
 
-def kp2d(keypoints_2d: Tensor, target: Tensor) -> Tensor:
+def _counted(detected: bool) -> slice:
+    return slice(None) if detected else SPIN
+
+
+def visible(target: Tensor, detected: bool = False) -> Tensor:
+    """Whether `kp2d` sees anything of each person, (B,) bool, of given joints (B,49,3)."""
+    return (target[:, _counted(detected), 2] > 0).any(dim=1)
+
+
+def kp2d(keypoints_2d: Tensor, target: Tensor, detected: bool = False) -> Tensor:
     """Distance of projected joints (B,49,2) from given ones (B,49,3), x, y, confidence."""
-    target = target[:, SPIN]
-    return (target[..., 2:] * (keypoints_2d[:, SPIN] - target[..., :2]) ** 2).mean()
+    keypoints_2d, target = keypoints_2d[:, _counted(detected)], target[:, _counted(detected)]
+    return (target[..., 2:] * (keypoints_2d - target[..., :2]) ** 2).mean()
 
 
 def kp3d(joints: Tensor, target: Tensor) -> Tensor:
@@ -38,11 +48,20 @@ def shape_prior(betas: Tensor) -> Tensor:
     return (betas**2).sum(dim=1).mean()
 
 
-def motion(keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> Tensor:
-    """Distance of the projected joints' way over n frames (B,49,2) from the given joints' (B,49,3) (eq. 6)."""
-    predicted_way = (keypoints_2d - before)[:, SPIN]
-    given_way = (target - target_before)[:, SPIN, :2]
-    return F.mse_loss(predicted_way, given_way)
+def motion(
+    keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor, detected: bool = False
+) -> Tensor:
+    """Distance of the projected joints' way over n frames (B,49,2) from the given joints' (B,49,3) (eq. 6).
+
+    Confidence does not count, as published; detected joints count where they are confident in both frames.
+    """
+    joints = _counted(detected)
+    predicted_way = (keypoints_2d - before)[:, joints]
+    given_way = (target - target_before)[:, joints, :2]
+    if not detected:
+        return F.mse_loss(predicted_way, given_way)
+    seen = torch.minimum(target[..., 2:], target_before[..., 2:]) > CONFIDENT
+    return (seen * (predicted_way - given_way) ** 2).mean()
 
 
 def teacher(predicted: Any, taught: Any) -> dict[str, Tensor]:

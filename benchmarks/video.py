@@ -1,0 +1,84 @@
+"""Milliseconds per frame of all that footage needs beside the network: decoding, detection, cropping, drawing.
+
+    python benchmarks/video.py clip.mp4        # MediaPipe finds the joints
+
+`make benchmark-video CLIP=clip.mp4` installs MediaPipe first. The body that is drawn is the free one, in the zero pose.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import config
+from datasets.video import Footage, Video
+from utils.data_preprocess.skinning import Body
+from utils.errors import run_command
+from utils.geometry import CROP_SIZE, FOCAL_LENGTH
+from utils.image import BOX_UNIT
+from utils.renderer import (
+    SKIN_BLUE,
+    draw,
+    side_view,
+)
+
+_WARM_UP = 10
+CAM = np.array([0.9, 0.0, 0.25])
+
+Item = TypeVar("Item")
+
+
+def timed(items: Iterable[Item], seconds: list[float]) -> Iterator[Item]:
+    """The same items; the time that each one took goes to `seconds`."""
+    iterator = iter(items)
+    while True:
+        start = time.perf_counter()
+        item = next(iterator, None)
+        if item is None:
+            return
+        seconds.append(time.perf_counter() - start)
+        yield item
+
+
+def main() -> None:
+    """Print one line a figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip")
+    parser.add_argument("--max_frames", type=int, default=100)
+    options = parser.parse_args()
+    body = Body(config.DEMO, "neutral")
+    vertices = body.template @ np.diag([1.0, -1.0, -1.0])
+    translation = np.array([*CAM[1:], 2 * FOCAL_LENGTH / (CROP_SIZE * CAM[0])])
+
+    decoding: list[float] = []
+    for _ in timed(Video(options.clip, max_frames=options.max_frames), decoding):
+        pass
+    preparing: list[float] = []
+    drawing: list[float] = []
+    footage = Footage(Video(options.clip, max_frames=options.max_frames), "mediapipe")
+    for frame in timed(footage.prepared(), preparing):
+        if "image" not in frame:
+            continue
+        start = time.perf_counter()
+        focal = FOCAL_LENGTH * BOX_UNIT * frame["scale"].item() / CROP_SIZE
+        rgb, center = frame["rgb"][0].numpy(), frame["center"][0].numpy()
+        draw(rgb, vertices + translation, body.faces, focal, center, SKIN_BLUE)
+        side_view(vertices, body.faces, CAM, len(rgb))
+        drawing.append(time.perf_counter() - start)
+    parts = {"decoding": decoding, "decoding, detection, tracking, crop": preparing, "drawing and side view": drawing}
+    medians = {name: 1000 * float(np.median(seconds[_WARM_UP:])) for name, seconds in parts.items()}
+    for name, value in medians.items():
+        print(f"{name}: {value:.1f} ms per frame")
+    print(
+        f"together: {medians['decoding, detection, tracking, crop'] + medians['drawing and side view']:.1f} ms per frame"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
