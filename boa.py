@@ -391,7 +391,10 @@ def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL
     frozen = copy.deepcopy(model).requires_grad_(False)
     scorer = FootageScorer(functools.partial(predict, frozen, body.joints_only()))
     folder = create_folder(options.expdir, options.name, options.overwrite)
-    results = FootageResults(folder, dataclasses.asdict(options), facts, footage.frames, footage.rate)
+    settings = dataclasses.asdict(options)
+    results = FootageResults(
+        folder, settings, facts, footage.frames, footage.rate, body, options.smooth, options.export
+    )
     return Run(iter(footage), scorer, results)
 
 

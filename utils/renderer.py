@@ -4,7 +4,7 @@ Camera frame: x right, y down, z forward, metres. Image frame: px, the centre of
 F faces, V vertices, H and W the size of an image, C channels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-from utils.files import write_atomically
+from utils.errors import UserError
 from utils.geometry import CROP_SIZE, FOCAL_LENGTH
 
 NEAR = 0.05  # m; faces closer than this are left out
@@ -137,21 +137,30 @@ def lit(colours: np.ndarray, normals: np.ndarray, light: Iterable[float] = LIGHT
     return colours * (ambient + (1 - ambient) * np.clip(normals @ direction, 0, None))[:, None]
 
 
-def draw(background: np.ndarray, vertices: np.ndarray, faces: np.ndarray, focal: float, centre: np.ndarray, colours):
-    """Draw a lit mesh over an image, 2x2 samples for a pixel.
+def draw(
+    background: np.ndarray,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    focal: float,
+    centre: np.ndarray,
+    colours=SKIN_BLUE,
+    supersampling: int = SUPERSAMPLING,
+) -> np.ndarray:
+    """Draw a lit mesh over an image.
 
     Args:
         background: (H,W,3) uint8
         vertices: (V,3) m in camera coordinates
         focal, centre: of the pinhole camera, px
         colours: RGB of the mesh, (V,3) or (3,), 0-255
+        supersampling: n for n x n samples a pixel
 
     Returns the image (H,W,3) uint8.
     """
     height, width = background.shape[:2]
     points = vertices[:, :2] / vertices[:, 2:] * focal + centre
-    size = (height * SUPERSAMPLING, width * SUPERSAMPLING)
-    raster = rasterise(points * SUPERSAMPLING, vertices[:, 2], faces, size)
+    size = (height * supersampling, width * supersampling)
+    raster = rasterise(points * supersampling, vertices[:, 2], faces, size)
     shaded = lit(np.asarray(colours, np.float32), vertex_normals(vertices, faces))
     canvas = cv2.resize(background, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
     canvas[raster.mask] = interpolate(raster, faces, shaded)
@@ -173,6 +182,26 @@ def overlay(crop: np.ndarray, vertices: np.ndarray, faces: np.ndarray, cam: np.n
     return draw(crop, in_camera, faces, FOCAL_LENGTH * side / CROP_SIZE, np.array([side / 2, side / 2]), colours)
 
 
+def draw_in_image(
+    image: np.ndarray, vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, center: np.ndarray, side: float
+) -> None:
+    """Draw a predicted body over the image that its crop was cut from, in place.
+
+    Args:
+        image: (H,W,3) uint8 RGB
+        vertices, faces, cam: as in `overlay`
+        center: (2,) px and side, px, of the crop in the image
+    """
+    in_camera, focal = vertices + _translation(cam), FOCAL_LENGTH * side / CROP_SIZE
+    points = in_camera[:, :2] / in_camera[:, 2:] * focal + center
+    left, top = np.clip(np.floor(points.min(axis=0)) - 2, 0, image.shape[1::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(points.max(axis=0)) + 2, 0, image.shape[1::-1]).astype(int)
+    if left < right and top < bottom:
+        part = image[top:bottom, left:right]
+        # one sample a pixel: four would take four times as long, for edges that a video blurs
+        part[:] = draw(part, in_camera, faces, focal, center - [left, top], supersampling=1)
+
+
 def side_view(vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, side: int = CROP_SIZE, colours=SKIN_BLUE):
     """The predicted body turned by 90 degrees about the vertical through its middle, on white -> (side,side,3) uint8.
 
@@ -192,26 +221,66 @@ def _translation(cam: np.ndarray) -> np.ndarray:
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0, quality: int = 20) -> None:
-    """Write frames (H,W,3) uint8 RGB, all of one size, as H.264 video; one frame in memory at a time.
-
-    Odd sizes lose a row or column, as the format wants even ones. quality: x264's constant rate factor, lower is
-    better. Raises UserError when the file cannot be written.
-    """
-    write_atomically(Path(path), lambda temporary: _encode(temporary, frames, rate, quality))
-
-
-def _encode(path: Path, frames: Iterable[np.ndarray], rate: float, quality: int) -> None:
-    import av  # loads the video libraries, which only those who write video need
-
-    with av.open(str(path), "w") as container:
-        stream = None
+    """Write frames as H.264 video, whole or not at all; arguments and errors as of VideoWriter."""
+    writer = VideoWriter(path, rate, quality)
+    try:
         for frame in frames:
-            height, width = (side // 2 * 2 for side in frame.shape[:2])
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                stream.options = {"crf": str(quality)}
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-            container.mux(stream.encode(picture))
-        if stream is not None:
-            container.mux(stream.encode())
+            writer.add(frame)
+    except BaseException:
+        writer.discard()
+        raise
+    writer.close()
+
+
+class VideoWriter:
+    """H.264 video from frames (H,W,3) uint8 RGB, all of one size; one frame in memory at a time.
+
+    Odd sizes lose a row or column, as the format wants even ones. The file has its name once it is closed, and holds
+    then what could be written. quality: x264's constant rate factor, lower is better.
+
+    Raises UserError when the file cannot be written.
+    """
+
+    def __init__(self, path: Path, rate: float = 25.0, quality: int = 20) -> None:
+        import av  # loads the video libraries, which only those who write video need
+
+        self.path, self.rate, self.quality = Path(path), Fraction(rate).limit_denominator(1001), quality
+        self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
+        self.av, self.stream, self.failed = av, None, False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # in fragments, so that a file that ends early can be played
+        self.container = av.open(str(self.temporary), "w", options={"movflags": "frag_keyframe+empty_moov"})
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append a frame."""
+        height, width = (side // 2 * 2 for side in frame.shape[:2])
+        if self.stream is None:
+            self.stream = self.container.add_stream("libx264", rate=self.rate)
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+            self.stream.options = {"crf": str(self.quality), "preset": "veryfast"}
+        picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+        self._write(lambda: self.container.mux(self.stream.encode(picture)))
+
+    def _write(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (self.av.FFmpegError, OSError) as error:
+            self.failed = True
+            raise UserError(
+                f"{self.path} cannot be written ({error}); free some space or choose another folder"
+            ) from error
+
+    def close(self) -> None:
+        """Finish the file; without a single frame there is none. After an error it keeps what was written before."""
+        if self.stream is None:
+            self.discard()
+            return
+        if not self.failed:
+            self._write(lambda: self.container.mux(self.stream.encode()))
+            self._write(self.container.close)
+        self.temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self.container.close()
+        self.temporary.unlink(missing_ok=True)

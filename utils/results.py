@@ -41,7 +41,10 @@ _TITLES = {
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
 _NAMES = ("sequence", "person", "image", "activity")
 _GROUPS = ("sequence", "activity")  # what frames are also scored by
-_OUTPUTS = ("setting.txt", "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*")
+_OUTPUTS = (
+    *("setting.txt", "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*"),
+    *("overlay.mp4", "reprojection.png", "animation.*", "comparison.*"),
+)
 
 
 def create_folder(parent: Path, name: str, overwrite: bool) -> Path:
@@ -81,7 +84,9 @@ class Results:
         self.sums: dict[str, float] = defaultdict(float)
         save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
         self.writer = SummaryWriter(str(folder))
-        self.predictions = PredictionFile(folder / "predictions.npz", frames) if save_predictions else None
+        # beside these, predictions.npz has imgname (N,); joints_3d are metres
+        shapes = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}
+        self.predictions = ArrayFile(folder / "predictions.npz", shapes) if save_predictions else None
         self.started = time.monotonic()
 
     def add(
@@ -106,7 +111,9 @@ class Results:
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
-            self.predictions.add(frame["imgname"], prediction)
+            fields = (prediction.rotmat, prediction.betas, prediction.cam, prediction.joints)
+            for arrays in zip(*(field.cpu().numpy() for field in fields), strict=True):
+                self.predictions.add(dict(zip(self.predictions.shapes, arrays, strict=True)))
 
     def running(self) -> dict[str, str]:
         """MPJPE and PA-MPJPE up to now, for a progress bar."""
@@ -120,7 +127,7 @@ class Results:
         if self.rows:
             self._write(rate)
         if self.predictions:
-            self.predictions.close()
+            self.predictions.close(imgname=np.array([row["image"] for row in self.rows], dtype=str))
 
     def _write(self, rate: float) -> None:
         scores = [score for score in COLUMNS if score in self.rows[0]]
@@ -168,40 +175,52 @@ class Results:
         return groups
 
 
-class PredictionFile:
-    """predictions.npz, filled frame by frame on disk, so that memory does not grow with the video.
+class ArrayFile:
+    """An npz that is filled frame by frame on disk, so that memory does not grow with the video.
 
-    Arrays: imgname (N,), rotmat (N,24,3,3), betas (N,10), cam (N,3), joints_3d (N,49,3) metres.
+    Args:
+        file: the npz
+        shapes: of each array in one frame; all are float32
     """
 
-    SHAPES = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}  # noqa: RUF012
+    def __init__(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.file, self.shapes, self.count = file, shapes, 0
+        self.folder = file.parent / f".{file.stem}"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.parts = {name: (self.folder / name).open("wb") for name in shapes}
 
-    def __init__(self, file: Path, frames: int) -> None:
-        self.file, self.count = file, 0
-        self.parts = file.parent / ".predictions"
-        shutil.rmtree(self.parts, ignore_errors=True)
-        self.parts.mkdir()
-        self.arrays = {name: self._array(name, np.float32, (frames, *shape)) for name, shape in self.SHAPES.items()}
-        self.arrays["imgname"] = self._array("imgname", "<U256", (frames,))
+    def add(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Append the arrays of one frame; UserError when the disk is full."""
+        try:
+            for name, part in self.parts.items():
+                part.write(np.asarray(arrays[name], np.float32).tobytes())
+        except OSError as error:
+            raise UserError(
+                f"{self.file} cannot be written ({error}); free some space or choose another folder"
+            ) from error
+        self.count += 1
 
-    def _array(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-        return np.lib.format.open_memmap(self.parts / f"{name}.npy", "w+", dtype=dtype, shape=shape)
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was added, (N, ...) each, read from the disk as it is needed."""
+        for part in self.parts.values():
+            part.flush()
+        return {
+            name: np.memmap(self.folder / name, np.float32, "r", shape=(self.count, *shape))
+            for name, shape in self.shapes.items()
+        }
 
-    def add(self, names: list[str], prediction: Any) -> None:
-        """Take the predictions of a batch."""
-        rows = slice(self.count, self.count + len(names))
-        self.arrays["imgname"][rows] = names
-        for name in self.SHAPES:
-            field = "joints" if name == "joints_3d" else name
-            self.arrays[name][rows] = getattr(prediction, field).cpu().numpy()
-        self.count += len(names)
-
-    def close(self) -> None:
-        """Join the parts into the npz."""
+    def close(self, **more: np.ndarray) -> None:
+        """Write the npz, with further arrays, if there was a frame."""
         if self.count:
-            save_npz(self.file, **{name: array[: self.count] for name, array in self.arrays.items()})
-        self.arrays.clear()
-        shutil.rmtree(self.parts)
+            save_npz(self.file, **self.arrays(), **more)
+        self.discard()
+
+    def discard(self) -> None:
+        """Take away what was not written into the npz."""
+        for part in self.parts.values():
+            part.close()
+        shutil.rmtree(self.folder)
 
 
 def _means(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:

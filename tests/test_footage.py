@@ -1,0 +1,222 @@
+"""What a run on footage leaves, from the true bodies of a rendered stream as predictions."""
+
+import csv
+import json
+
+import av
+import conftest
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from models.prediction import Prediction
+from models.smpl import load_bodies
+from utils.errors import UserError
+from utils.footage import FootageResults, full_camera
+from utils.geometry import project
+from utils.renderer import VideoWriter, draw_in_image
+from utils.smoothing import OneEuro, OneEuroRotation
+
+ASSETS = conftest.PROJECT / "data" / "demo"
+SIZE = (180, 240)  # height and width
+CENTER, SIDE = np.array([150.0, 80.0]), 140.0
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_bodies(ASSETS / "smpl", ASSETS / "spin_data" / "J_regressor_extra.npy", ["neutral"])["neutral"]
+
+
+def predicted(body, turn: float = 0.0) -> Prediction:
+    """A body upright in the image, turned about the vertical."""
+    root = Rotation.from_rotvec([0, turn, 0]) * Rotation.from_rotvec([np.pi, 0, 0])
+    rotmat = torch.eye(3).repeat(1, 24, 1, 1)
+    rotmat[0, 0] = torch.tensor(root.as_matrix())
+    betas, cam = torch.zeros(1, 10), torch.tensor([[0.9, 0.05, 0.1]])
+    joints, vertices = body.from_rotmat(rotmat, betas)
+    return Prediction(rotmat, betas, cam, joints, vertices, project(joints, cam))
+
+
+def footage_frame(index: int, bridged: bool = False) -> dict:
+    return {
+        "index": torch.tensor([index]),
+        "time": torch.tensor([index / 10], dtype=torch.float64),
+        "imgname": [f"clip_{index:06d}"],
+        "person": torch.tensor([1]),
+        "bridged": torch.tensor([bridged]),
+        "rgb": torch.full((1, *SIZE, 3), 200, dtype=torch.uint8),
+        "center": torch.tensor(CENTER)[None],
+        "scale": torch.tensor([SIDE / 200]),
+    }
+
+
+SCORES = {"frozen_px": 8.0, "frozen_share": 0.08, "adapted_px": 2.0, "adapted_share": 0.02, "accel": float("nan")}
+
+
+@pytest.fixture(scope="module")
+def finished(body, tmp_path_factory):
+    """Six frames, of which the third is without the person and the fourth bridged."""
+    folder = tmp_path_factory.mktemp("footage")
+    results = FootageResults(folder, {"name": "x"}, {}, 6, 10.0, body, smooth=True, export="both")
+    for index in range(6):
+        frame = footage_frame(index, bridged=index == 3)
+        if index == 2:
+            results.add_missing(frame["index"], frame["time"], frame["rgb"])
+        else:
+            results.add(frame, predicted(body, 0.1 * index), [SCORES], {"upper/total": 1.0} if index else {})
+    assert results.running() == {"frozen": "8.0 %", "adapted": "2.0 %"}
+    results.close()
+    return folder
+
+
+def test_a_run_leaves_these_files(finished):
+    names = {file.name.split(".tfevents")[0] for file in finished.iterdir()}
+    assert names == {
+        *("overlay.mp4", "predictions.npz", "scores.csv", "summary.json", "performance.txt", "reprojection.png"),
+        *("animation.glb", "animation.bvh", "setting.txt", "events.out"),
+    }
+
+
+def test_the_video_has_every_frame_of_the_clip_with_the_body_on_it(finished):
+    with av.open(str(finished / "overlay.mp4")) as video:
+        assert video.streams.video[0].codec_context.name == "h264"
+        assert video.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(frames) == 6
+    assert frames[0].shape == (SIZE[0], SIZE[1] + SIZE[0], 3)
+    images = [frame[:, : SIZE[1]].astype(int) for frame in frames]
+    assert np.abs(images[0] - 200).max() > 60
+    assert np.abs(images[2] - 200).max() < 12  # nobody is drawn where nobody is
+    assert frames[2][:, SIZE[1] :].min() > 240
+
+
+def test_scores_and_summary_count_what_was_seen(finished):
+    rows = list(csv.DictReader((finished / "scores.csv").open()))
+    assert [row["seen"] for row in rows] == ["yes", "yes", "no", "bridged", "yes", "yes"]
+    assert [row["adapted"] for row in rows] == ["no", "yes", "", "yes", "yes", "yes"]
+    assert rows[2]["adapted_px"] == "" and rows[1]["adapted_share_of_box"] == "0.02000"
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (summary["frames"], summary["frames_missing"], summary["frames_bridged"]) == (6, 1, 1)
+    assert summary["frozen_share_of_box"] == pytest.approx(0.08) and summary["accel_mm"] is None
+    assert "adapted: 2.0 px, 2.00 % of the box" in (finished / "performance.txt").read_text()
+
+
+def test_predictions_hold_every_predicted_frame(finished):
+    with np.load(finished / "predictions.npz") as file:
+        assert file["index"].tolist() == [0, 1, 3, 4, 5]
+        assert file["rotmat"].shape == file["rotmat_smooth"].shape == (5, 24, 3, 3)
+        assert file["bridged"].tolist() == [False, False, True, False, False]
+        assert file["skeleton"].shape == (5, 24, 3) and file["joints_2d"].shape == (5, 49, 2)
+        assert file["focal_length"] == pytest.approx(np.hypot(*SIZE))
+        assert np.abs(np.linalg.det(file["rotmat_smooth"]) - 1).max() < 1e-5
+        assert not list(finished.glob(".*"))
+
+
+def test_the_cameras_of_the_whole_image_agree_with_the_crops(body, finished):
+    with np.load(finished / "predictions.npz") as file:
+        seen, cam, translation = file["joints_2d"][0], file["cam_full"][0], file["translation"][0]
+        joints, focal = file["joints_3d"][0], file["focal_length"]
+    # the crop's pinhole camera is far away, so that it is nearly the weak perspective
+    np.testing.assert_allclose(joints[:, :2] * cam[0] + cam[1:], seen, atol=1.5)
+    # and the near one puts the body's origin at the same place
+    origin = translation[:2] / translation[2] * focal + np.array(SIZE[::-1]) / 2
+    np.testing.assert_allclose(origin, cam[1:], atol=1e-3)
+    in_camera = joints + translation
+    pinhole = in_camera[:, :2] / in_camera[:, 2:] * focal + np.array(SIZE[::-1]) / 2
+    assert np.abs(pinhole - seen).max() < 0.1 * SIDE
+
+
+def test_the_body_is_drawn_where_its_vertices_project(body):
+    prediction = predicted(body, 0.4)
+    image = np.full((*SIZE, 3), 255, np.uint8)
+    vertices, cam = prediction.vertices[0].numpy(), prediction.cam[0].numpy()
+    draw_in_image(image, vertices, np.asarray(body.faces), cam, CENTER, SIDE)
+    drawn = (image != 255).any(axis=2)
+    points = project(prediction.vertices, prediction.cam)[0].numpy() * SIDE / 2 + CENTER
+    inside = (points > 1).all(axis=1) & (points < np.array(SIZE[::-1]) - 1).all(axis=1)
+    columns, rows = np.floor(points[inside]).astype(int).T
+    near = np.zeros_like(drawn)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            near |= np.roll(drawn, (down, right), axis=(0, 1))
+    assert near[rows, columns].all()
+    assert np.flatnonzero(drawn.any(axis=0)).min() >= np.floor(points[inside, 0].min()) - 1
+
+
+def test_a_body_outside_of_the_image_is_not_drawn(body):
+    prediction, image = predicted(body), np.full((*SIZE, 3), 255, np.uint8)
+    cam, faces = prediction.cam[0].numpy(), np.asarray(body.faces)
+    draw_in_image(image, prediction.vertices[0].numpy(), faces, cam, np.array([900.0, 80.0]), SIDE)
+    assert (image == 255).all()
+
+
+def test_a_run_without_anybody_leaves_a_video_and_no_predictions(body, tmp_path):
+    results = FootageResults(tmp_path, {}, {}, None, 10.0, body, smooth=False, export="glb")
+    for index in range(2):
+        frame = footage_frame(index)
+        results.add_missing(frame["index"], frame["time"], frame["rgb"])
+    results.close()
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"overlay.mp4", "scores.csv"} <= names and not names & {"predictions.npz", "animation.glb"}
+
+
+def test_a_video_on_a_full_disk_is_one_line_and_keeps_what_it_has(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", 10)
+    frames = np.random.default_rng(0).integers(0, 255, (80, 64, 64, 3), dtype=np.uint8)
+    for frame in frames[:40]:
+        writer.add(frame)
+
+    def full(packet):
+        raise OSError(28, "No space left on device")
+
+    class Container:
+        mux = staticmethod(full)
+
+    whole, writer.container = writer.container, Container()
+    with pytest.raises(UserError, match=r"a\.mp4 cannot be written .*No space left.*free some space"):
+        for frame in frames[40:]:
+            writer.add(frame)
+    writer.close()
+    del whole
+    assert (tmp_path / "a.mp4").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_full_camera_of_a_crop_in_the_middle_is_the_crops():
+    found = full_camera(np.array([0.8, 0.0, 0.0]), np.array([120.0, 90.0]), 100.0, SIZE)
+    np.testing.assert_allclose(found["cam_full"], [40, 120, 90])
+    np.testing.assert_allclose(found["translation"], [0, 0, np.hypot(*SIZE) / 40])
+
+
+# smoothing
+
+
+def test_a_constant_stays_and_a_step_arrives():
+    filtered = OneEuro(1.0, 1.0)
+    assert [filtered(np.ones(3), step / 30)[0] for step in range(5)] == [1.0] * 5
+    ends = [filtered(np.full(3, 5.0), (5 + step) / 30)[0] for step in range(60)]
+    assert np.diff(ends).min() >= 0 and ends[-1] == pytest.approx(5.0, abs=0.01)
+
+
+def test_jitter_shrinks_and_motion_does_not_lag():
+    rng, times = np.random.default_rng(0), np.arange(200) / 30
+    noise = rng.normal(0, 0.01, (200, 3))
+    still = OneEuro(1.0, 1.0)
+    calm = np.array([still(value, time) for value, time in zip(noise, times, strict=True)])
+    assert calm[30:].std() < 0.5 * noise[30:].std()
+    moving = OneEuro(1.0, 1.0)
+    straight = 3.0 * times[:, None] * np.ones(3)
+    followed = np.array([moving(value, time) for value, time in zip(straight, times, strict=True)])
+    assert np.abs(followed - straight)[60:].max() < 0.15
+
+
+def test_rotations_stay_rotations_and_jitter_shrinks():
+    rng, times = np.random.default_rng(0), np.arange(120) / 30
+    base = Rotation.random(24, random_state=1)
+    filtered, angles = OneEuroRotation(1.5, 0.7), []
+    for time in times:
+        noisy = base * Rotation.from_rotvec(rng.normal(0, 0.03, (24, 3)))
+        matrices = filtered(noisy.as_matrix(), time)
+        np.testing.assert_allclose(matrices @ matrices.swapaxes(1, 2), np.tile(np.eye(3), (24, 1, 1)), atol=1e-9)
+        angles.append(((base.inv() * Rotation.from_matrix(matrices)).magnitude().mean(), 0.03))
+    assert np.mean([angle for angle, _ in angles[30:]]) < 0.03

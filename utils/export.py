@@ -1,0 +1,182 @@
+"""A body in motion as files for other programs: glTF (.glb: skeleton, skin, animation) and BVH (skeleton, animation).
+
+Both have y up and z towards the viewer, metres, the camera at the origin: the camera's axes, x right, y down, z
+forward, turned by 180 degrees about x. The skin has the clip's mean shape and no pose-dependent corrections.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from utils.files import save_text, write_atomically
+from utils.joints import SMPL24
+
+_FLOAT, _UNSIGNED_BYTE, _UNSIGNED_INT = 5126, 5121, 5125  # glTF's numbers for them
+_TYPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
+_TURN = np.diag([1.0, -1.0, -1.0])  # from the camera's axes to those of the files
+
+
+class Clip(NamedTuple):
+    """A body of one shape, moving.
+
+    Attributes:
+        vertices: (V,3) m, the body in the zero pose; faces: (F,3); weights: (V,24) of the skin
+        joints: (24,3) m, in the zero pose; parents: (24,), of the first one -1
+        rotmat: (N,24,3,3); translation: (N,3) m, added to the posed body
+        times: (N,) s
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    joints: np.ndarray
+    parents: np.ndarray
+    rotmat: np.ndarray
+    translation: np.ndarray
+    times: np.ndarray
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(24,3) m, of each joint from its parent; of the first one from the origin."""
+        return np.concatenate([self.joints[:1], self.joints[1:] - self.joints[self.parents[1:]]])
+
+    def skeleton(self) -> np.ndarray:
+        """Joints (N,24,3) m of every frame, in the camera's axes."""
+        turned, places = [self.rotmat[:, 0]], [self.joints[0] + self.translation]
+        for joint in range(1, len(self.joints)):
+            parent = self.parents[joint]
+            places.append(places[parent] + turned[parent] @ self.offsets[joint])
+            turned.append(turned[parent] @ self.rotmat[:, joint])
+        return np.stack(places, axis=1)
+
+
+def save_glb(path: Path, clip: Clip) -> None:
+    """Write skeleton, skin and animation, one key for each frame; UserError when the file cannot be written."""
+    parts = _Parts()
+    strongest = np.argsort(-clip.weights, axis=1, kind="stable")[:, :4]
+    weights = np.take_along_axis(clip.weights, strongest, axis=1)
+    bind = np.tile(np.eye(4), (len(clip.joints), 1, 1))
+    bind[:, :3, 3] = -clip.joints
+    attributes = {
+        "POSITION": parts.add(clip.vertices, _FLOAT, bounds=True),
+        "JOINTS_0": parts.add(strongest, _UNSIGNED_BYTE),
+        "WEIGHTS_0": parts.add(weights / weights.sum(axis=1, keepdims=True), _FLOAT),
+    }
+    indices = parts.add(clip.faces.reshape(-1), _UNSIGNED_INT)
+    # glTF has the columns of a matrix one after the other
+    binds = parts.add(bind.swapaxes(1, 2).reshape(-1, 16), _FLOAT)
+    times = parts.add(clip.times - clip.times[0], _FLOAT, bounds=True)
+    rotations = [parts.add(_quaternions(clip.rotmat[:, joint]), _FLOAT) for joint in range(len(clip.joints))]
+    outputs = [(joint, "rotation", rotation) for joint, rotation in enumerate(rotations)]
+    outputs.append((0, "translation", parts.add(clip.joints[0] + clip.translation, _FLOAT)))
+    nodes: list[dict[str, Any]] = []
+    for joint, (name, offset) in enumerate(zip(SMPL24, clip.offsets, strict=True)):
+        children = np.flatnonzero(clip.parents == joint).tolist()
+        nodes.append({"name": name, "translation": offset.tolist()} | ({"children": children} if children else {}))
+    body = len(nodes)
+    nodes.append({"name": "body", "mesh": 0, "skin": 0})
+    nodes.append({"name": "camera axes", "rotation": [1.0, 0.0, 0.0, 0.0], "children": [0, body]})
+    document = {
+        "asset": {"version": "2.0", "generator": "BOA"},
+        "scene": 0,
+        "scenes": [{"nodes": [body + 1]}],
+        "nodes": nodes,
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices}]}],
+        "skins": [{"joints": list(range(body)), "inverseBindMatrices": binds, "skeleton": 0}],
+        "animations": [
+            {
+                "samplers": [{"input": times, "output": output} for *_, output in outputs],
+                "channels": [
+                    {"sampler": sampler, "target": {"node": joint, "path": path}}
+                    for sampler, (joint, path, _) in enumerate(outputs)
+                ],
+            }
+        ],
+        "accessors": parts.accessors,
+        "bufferViews": parts.views,
+        "buffers": [{"byteLength": len(parts.data)}],
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(parts.data))
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(parts.data), b"BIN\0")
+    write_atomically(path, lambda temporary: temporary.write_bytes(head + chunks + bytes(parts.data)))
+
+
+class _Parts:
+    """The binary part of a glTF file, and what its JSON part says about it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, int]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add(self, array: np.ndarray, component: int, bounds: bool = False) -> int:
+        """Append an array (N,...) -> the number of its accessor."""
+        dtype = {_FLOAT: "<f4", _UNSIGNED_BYTE: "u1", _UNSIGNED_INT: "<u4"}[component]
+        array = np.ascontiguousarray(array, dtype)
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes})
+        accessor = {
+            "bufferView": len(self.views) - 1,
+            "componentType": component,
+            "count": len(array),
+            "type": _TYPES[array.shape[1:]],
+        }
+        if bounds:
+            low, high = (np.atleast_1d(end).tolist() for end in (array.min(axis=0), array.max(axis=0)))
+            accessor |= {"min": low, "max": high}
+        self.accessors.append(accessor)
+        self.data += array.tobytes() + bytes(-array.nbytes % 4)
+        return len(self.accessors) - 1
+
+
+def _quaternions(rotmat: np.ndarray) -> np.ndarray:
+    """Rotations (N,3,3) -> unit quaternions (N,4), real part last, without jumps from q to -q."""
+    quaternions = Rotation.from_matrix(rotmat).as_quat()
+    jumps = (quaternions[1:] * quaternions[:-1]).sum(axis=1) < 0
+    quaternions[1:][np.cumsum(jumps) % 2 == 1] *= -1
+    return quaternions
+
+
+def save_bvh(path: Path, clip: Clip) -> None:
+    """Write skeleton and animation at the clip's mean frame rate, metres; UserError when it cannot be written."""
+    count = len(clip.times)
+    step = (clip.times[-1] - clip.times[0]) / (count - 1) if count > 1 else 1.0
+    rotmat = clip.rotmat.copy()
+    rotmat[:, 0] = _TURN @ rotmat[:, 0]
+    angles = Rotation.from_matrix(rotmat.reshape(-1, 3, 3)).as_euler("ZYX", degrees=True).reshape(count, -1)
+    places = (clip.joints[0] + clip.translation) @ _TURN.T
+    order = _depth_first(clip.parents)
+    columns = np.concatenate([np.arange(3) + 3 * joint for joint in order])
+    lines = ["HIERARCHY", *_hierarchy(clip, 0, ""), "MOTION", f"Frames: {count}", f"Frame Time: {step:.8f}"]
+    for place, turns in zip(places, angles[:, columns], strict=True):
+        lines.append(" ".join(f"{number:.6f}" for number in (*place, *turns)))
+    save_text(path, "\n".join(lines) + "\n")
+
+
+def _depth_first(parents: np.ndarray, joint: int = 0) -> list[int]:
+    children = np.flatnonzero(parents == joint)
+    return [joint, *(number for child in children for number in _depth_first(parents, child))]
+
+
+def _hierarchy(clip: Clip, joint: int, indent: str) -> list[str]:
+    # the root's place is in its channels
+    offset = clip.offsets[joint] if joint else np.zeros(3)
+    channels = "6 Xposition Yposition Zposition" if joint == 0 else "3"
+    inner = indent + "  "
+    lines = [
+        f"{indent}{'JOINT' if joint else 'ROOT'} {SMPL24[joint]}",
+        f"{indent}{{",
+        f"{inner}OFFSET {' '.join(f'{number:.6f}' for number in offset)}",
+        f"{inner}CHANNELS {channels} Zrotation Yrotation Xrotation",
+    ]
+    children = np.flatnonzero(clip.parents == joint)
+    for child in children:
+        lines += _hierarchy(clip, child, inner)
+    if not len(children):
+        lines += [f"{inner}End Site", f"{inner}{{", f"{inner}  OFFSET 0 0 0", f"{inner}}}"]
+    return [*lines, f"{indent}}}"]
