@@ -128,7 +128,7 @@ STREAMS = {
         "rendered footage (14 joints)",
         _rendered("wild")._replace(made_by=WILD.made_by),
         WILD,
-        DEMO_ASSETS._replace(base_model=DEMO / "footage.pt"),
+        DEMO_ASSETS,
         SYNTHETIC_RATES,
     ),
 }
@@ -143,4 +143,4 @@ FOOTAGE = Stream(
     ASSETS,
     {"lr": 3e-5, "metalr": 8e-5},  # a clip is short
 )
-FREE_FOOTAGE = FOOTAGE._replace(assets=DEMO_ASSETS._replace(base_model=DEMO / "footage.pt"))
+FREE_FOOTAGE = FOOTAGE._replace(assets=DEMO_ASSETS)

@@ -77,19 +77,18 @@ def run_row(folder: Path, name: str, flags: list[str], stream: str, env: dict[st
 def table(results: dict[str, list[dict]]) -> str:
     """Mean over the seeds, with the standard deviation where there are several, and the change against frozen."""
     seeds = len(results["frozen"])
-    lines = ["| | " + " | ".join(f"{title} [mm]" for title in MEASURES.values()) + " | MPJPE | PA-MPJPE | frames/s |"]
-    lines.append("|---" * (len(MEASURES) + 4) + "|")
+    lines = ["| | " + " | ".join(f"{title} [mm]" for title in MEASURES.values()) + " | MPJPE | PA-MPJPE |"]
+    lines.append("|---" * (len(MEASURES) + 3) + "|")
     for name, summaries in results.items():
         short = [summary["frames"] for summary in summaries if not summary["complete"]]
         if short:
-            lines.append(f"| {name} | not finite after {min(short)} frames" + " |" * (len(MEASURES) + 3))
+            lines.append(f"| {name} | not finite after {min(short)} frames" + " |" * (len(MEASURES) + 2))
             continue
         numbers = {measure: np.array([summary[measure] for summary in summaries]) for measure in MEASURES}
         cells = [f"{n.mean():.1f}" + (f" ± {n.std(ddof=1):.1f}" if seeds > 1 else "") for n in numbers.values()]
         for measure in ("mpjpe_mm", "pampjpe_mm"):
             frozen = np.mean([summary[measure] for summary in results["frozen"]])
             cells.append("" if name == "frozen" else f"{100 * (numbers[measure].mean() / frozen - 1):+.0f} %")
-        cells.append(f"{np.mean([summary['frames_per_second'] for summary in summaries]):.1f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -20,13 +20,9 @@ import config
 from datasets.video import Footage, Video
 from utils.data_preprocess.skinning import Body
 from utils.errors import run_command
-from utils.geometry import CROP_SIZE, FOCAL_LENGTH
 from utils.image import BOX_UNIT
-from utils.renderer import (
-    SKIN_BLUE,
-    draw,
-    side_view,
-)
+from utils.footage import PANEL
+from utils.renderer import draw_in_image, side_view
 
 _WARM_UP = 10
 CAM = np.array([0.9, 0.0, 0.25])
@@ -54,7 +50,6 @@ def main() -> None:
     options = parser.parse_args()
     body = Body(config.DEMO, "neutral")
     vertices = body.template @ np.diag([1.0, -1.0, -1.0])
-    translation = np.array([*CAM[1:], 2 * FOCAL_LENGTH / (CROP_SIZE * CAM[0])])
 
     decoding: list[float] = []
     for _ in timed(Video(options.clip, max_frames=options.max_frames), decoding):
@@ -66,16 +61,15 @@ def main() -> None:
         if "image" not in frame:
             continue
         start = time.perf_counter()
-        focal = FOCAL_LENGTH * BOX_UNIT * frame["scale"].item() / CROP_SIZE
         rgb, center = frame["rgb"][0].numpy(), frame["center"][0].numpy()
-        draw(rgb, vertices + translation, body.faces, focal, center, SKIN_BLUE)
-        side_view(vertices, body.faces, CAM, len(rgb))
+        draw_in_image(rgb, vertices, body.faces, CAM, center, BOX_UNIT * frame["scale"].item())
+        side_view(vertices, body.faces, CAM, PANEL)
         drawing.append(time.perf_counter() - start)
     parts = {"decoding": decoding, "decoding, detection, tracking, crop": preparing, "drawing and side view": drawing}
     medians = {name: 1000 * float(np.median(seconds[_WARM_UP:])) for name, seconds in parts.items()}
     for name, value in medians.items():
         print(f"{name}: {value:.1f} ms per frame")
-    together = medians["decoding, detection, tracking, crop"] + medians["drawing and side view"]
+    together = sum(medians.values()) - medians["decoding"]  # which is in the preparation, too
     print(f"together: {together:.1f} ms per frame")
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
-from torch.utils.data import default_collate
 
 from datasets.base import ahead
 from utils.device import has_screen
@@ -260,7 +260,8 @@ class Footage:
             else:
                 followed = True
                 frame |= _cropped(picture.rgb, person, steady(box), is_bridged)
-            yield default_collate([frame])
+            # not default_collate, which copies the picture
+            yield {key: [value] if isinstance(value, str) else _batch_of_one(value) for key, value in frame.items()}
         if not followed:
             raise UserError(self.nobody(seen))
 
@@ -272,6 +273,10 @@ class Footage:
             f"{self.video.source}: nobody can be followed by --keypoints {self.keypoints}, as no frame has a person "
             f"with {MIN_JOINTS} confident joints of trunk and limbs; joints that were there: {joint_names(seen)}"
         )
+
+
+def _batch_of_one(value: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(value)[None])
 
 
 def _cropped(rgb: np.ndarray, person: np.ndarray, box: np.ndarray, is_bridged: bool) -> dict[str, Any]:

@@ -115,4 +115,3 @@ def test_the_written_data_open_and_equal_seeds_give_equal_ones(tmp_path, bodies)
 def test_the_stream_is_named_in_the_configuration():
     stream = config.STREAMS["wild"]
     assert stream.target.images.parent == stream.source.images.parent
-    assert stream.assets.base_model.name == "footage.pt"
