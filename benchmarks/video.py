@@ -20,8 +20,8 @@ import config
 from datasets.video import Footage, Video
 from utils.data_preprocess.skinning import Body
 from utils.errors import run_command
-from utils.image import BOX_UNIT
 from utils.footage import PANEL
+from utils.image import BOX_UNIT
 from utils.renderer import draw_in_image, side_view
 
 _WARM_UP = 10
