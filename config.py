@@ -75,6 +75,14 @@ ASSETS = Assets(
     DATA / "basemodel.pt",
 )
 H36M = Recording(H36M_ROOT, DATASET_NPZ_PATH / "h36m_train.npz", "python process_data.py --dataset h36m")
+H36M_VALID = {
+    protocol: Recording(
+        H36M_ROOT,
+        DATASET_NPZ_PATH / f"h36m_valid_protocol{protocol}.npz",
+        "python process_data.py --dataset h36m --split valid",
+    )
+    for protocol in (1, 2)
+}
 PW3D = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_vid", "python process_data.py --dataset 3dpw")
 PW3D_PH = Recording(PW3D_ROOT, DATASET_NPZ_PATH / "3dpw_ph", "python process_data.py --dataset 3dpw --protocol ph")
 HP3D = Recording(MPI_INF_3DHP_ROOT, DATASET_NPZ_PATH / "mpi_inf_3dhp_test.npz", "python process_data.py --dataset 3dhp")
@@ -116,6 +124,8 @@ STREAMS = {
     "3dpw": Stream("pw3d", "3dpw", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
     "3dpw-ph": Stream("pw3d_ph", "3dpw-ph", "3DPW test, #PH (14 joints)", PW3D_PH, H36M, ASSETS),
     "mpi-inf-3dhp": Stream("mpi_inf_3dhp", "3dhp", "MPI-INF-3DHP test (17 joints)", HP3D, H36M, ASSETS),
+    "h36m-p1": Stream("h36m", "h36m", "Human3.6M, protocol 1 (14 joints)", H36M_VALID[1], H36M, ASSETS),
+    "h36m-p2": Stream("h36m", "h36m", "Human3.6M, protocol 2 (14 joints)", H36M_VALID[2], H36M, ASSETS),
     "synthetic": Stream(
         "folder", "3dpw", "synthetic test (14 joints)", _rendered("test"), LAB, DEMO_ASSETS, SYNTHETIC_RATES
     ),

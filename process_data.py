@@ -6,6 +6,7 @@ python process_data.py --dataset 3dpw --protocol ph     # 3DPW, protocol #PH
 python process_data.py --dataset 3dhp                   # MPI-INF-3DHP, test set
 python process_data.py --dataset 3dhp --split train     # MPI-INF-3DHP, training set, out of its videos
 python process_data.py --dataset h36m                   # Human3.6M, the labelled source
+python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1 and 2
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 
@@ -47,7 +48,22 @@ def convert_3dhp(options: argparse.Namespace) -> None:
 
 
 def convert_h36m(options: argparse.Namespace) -> None:
-    h36m.convert(config.H36M.images, config.H36M_MOSH_ROOT, config.H36M.annotations, options.paper_compat)
+    if options.unpack:
+        h36m.unpack(config.H36M.images)
+    if options.split == "valid":
+        files = {protocol: recording.annotations for protocol, recording in config.H36M_VALID.items()}
+        h36m.convert_valid(config.H36M.images, files, _settings(options))
+        return
+    body = None
+    if config.H36M_MOSH_ROOT.exists() and not options.paper_compat:
+        bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, ("neutral",))
+        body = bodies["neutral"].joints_only()
+    recording = config.H36M
+    h36m.convert(
+        *(recording.images, config.H36M_MOSH_ROOT, recording.annotations, options.paper_compat, body),
+        settings=_settings(options),
+        rectify=options.rectify,
+    )
 
 
 def convert_smpl(options: argparse.Namespace) -> None:
@@ -75,14 +91,15 @@ class Converter(NamedTuple):
 
     run: Callable[[argparse.Namespace], None]
     flags: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()  # the first is the default
 
 
 _GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
 _BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview")
 CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
-    "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE)),
-    "h36m": Converter(convert_h36m, ("paper_compat",)),
+    "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
+    "h36m": Converter(convert_h36m, ("paper_compat", "split", "unpack", "rectify", *_BY_SEQUENCE), ("train", "valid")),
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
@@ -99,7 +116,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{flag}", help=f"{help} ({known})", **more)
 
     parser.add_argument("--dataset", required=True, choices=CONVERTERS, help="what to convert")
-    add("split", "which part of the set", choices=("test", "train"), default="test")
+    splits = [name for converter in CONVERTERS.values() for name in converter.splits]
+    add("split", "which part of the set: 3dhp test or train, h36m train or valid", choices=tuple(dict.fromkeys(splits)))
+    add("unpack", "unpack the archives *.tgz in H36M_ROOT first", action="store_true")
+    add("rectify", "turn mesh annotations that are upside-down, in copies", action="store_true")
     add("protocol", "ps: as SPIN; ph: as HMMR", choices=tuple(_GENDERS), default="ps")
     add("workers", "processes that convert; default: 1", type=_positive, default=1)
     add("overwrite", "convert again what is there already", action="store_true")
@@ -112,7 +132,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("seed", "of the rendered streams", type=int, default=0)
     options = parser.parse_args(argv)
-    known = CONVERTERS[options.dataset].flags
+    known, splits = CONVERTERS[options.dataset].flags, CONVERTERS[options.dataset].splits
+    if splits:
+        options.split = options.split or splits[0]
+        if options.split not in splits:
+            parser.error(
+                f"--split {options.split} is not for --dataset {options.dataset}; it has {' and '.join(splits)}"
+            )
     for flag, value in vars(options).items():
         if flag != "dataset" and flag not in known and value != parser.get_default(flag):
             parser.error(f"--{flag} is not for --dataset {options.dataset}")

@@ -10,6 +10,7 @@ _READERS = {
     "pw3d": pw3d.open_stream,
     "pw3d_ph": pw3d.open_ph,
     "mpi_inf_3dhp": mpi_inf_3dhp.open_stream,
+    "h36m": h36m.open_stream,
     "folder": pw3d.open_folder,
 }
 

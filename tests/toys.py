@@ -149,8 +149,9 @@ def write_h36m(root: Path, mosh_root: Path, sequences: dict[str, list[str]], fra
         for name in names:
             features = root / subject / "MyPoseFeatures"
             k = np.arange(len(H36M32))
-            _write_cdf(features / "D3_Positions_mono" / f"{name}.cdf", np.stack([k, 2 * k, 3 * k], 1), frames)
-            _write_cdf(features / "D2_Positions" / f"{name}.cdf", np.stack([k, 0 * k + 100], 1), frames)
+            for folder, joints in (("D3_Positions_mono", [k, 2 * k, 3 * k]), ("D2_Positions", [k, 0 * k + 100])):
+                row = np.stack(joints, 1).ravel()
+                write_cdf(features / folder / f"{name}.cdf", np.tile(row, (frames, 1)))
             masks = root / subject / "MySegmentsMat" / "ground_truth_bb" / f"{name}.mat"
             masks.parent.mkdir(parents=True, exist_ok=True)
             mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
@@ -172,12 +173,13 @@ def write_h36m(root: Path, mosh_root: Path, sequences: dict[str, list[str]], fra
             mosh.write_bytes(pickle.dumps({"new_poses": poses, "betas": np.zeros(10)}, protocol=2))
 
 
-def _write_cdf(path: Path, joints: np.ndarray, frames: int) -> None:
+def write_cdf(path: Path, table: np.ndarray, variable: str = "Pose") -> None:
+    """A CDF file with one variable of a row (F,K) for each frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = np.tile(joints.ravel(), (frames, 1)).astype(np.float32)
+    data = table.astype(np.float32)
     file = cdflib.cdfwrite.CDF(path, cdf_spec={"Majority": "row_major", "Encoding": 6, "Compressed": 0})
-    variable = {"Variable": "Pose", "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable"}
-    file.write_var({**variable, "Dim_Sizes": list(data.shape), "Dim_Vary": [True, True]}, var_data=data[None])
+    kind = {"Variable": variable, "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable"}
+    file.write_var({**kind, "Dim_Sizes": list(data.shape), "Dim_Vary": [True, True]}, var_data=data[None])
     file.close()
 
 

@@ -1,5 +1,6 @@
 """A prediction and a frame's truth -> the scores that are reported, in mm."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,22 +48,27 @@ def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[
     return predicted, given, scores
 
 
-def score_3dhp(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
-    """Scores of MPI-INF-3DHP: 17 joints against the annotated ones; there is no mesh to compare with.
+def score_joints(
+    prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor, names: list[str]
+) -> Scored:
+    """Scores against annotated 3D joints; there is no mesh to compare with.
 
     Args:
         prediction: `vertices` (B,V,3)
         frame: `joints_3d` (B,24,4) metres
         bodies: not needed
         regressor: (17,V), J_regressor_h36m.npy
+        names: of the joints that count
     """
-    predicted = _evaluation_joints(prediction.vertices, regressor, COMMON17)
+    predicted = _evaluation_joints(prediction.vertices, regressor, names)
     annotated = frame["joints_3d"][..., :3].cpu().numpy().astype(np.float64)
-    given = annotated[:, rows(COMMON17, SPIN24)] - annotated[:, rows(["Pelvis (MPII)"], SPIN24)]
+    given = annotated[:, rows(names, SPIN24)] - annotated[:, rows(["Pelvis (MPII)"], SPIN24)]
     return predicted, given, _joint_scores(predicted, given)
 
 
-SCORES = {"3dpw": score_3dpw, "3dpw-ph": score_3dpw_ph, "3dhp": score_3dhp}
+score_3dhp = functools.partial(score_joints, names=COMMON17)
+score_h36m = functools.partial(score_joints, names=[name for name in LSP14 if name in H36M17])
+SCORES = {"3dpw": score_3dpw, "3dpw-ph": score_3dpw_ph, "3dhp": score_3dhp, "h36m": score_h36m}
 
 
 def _annotated_meshes(frame: Mapping[str, Tensor], bodies: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

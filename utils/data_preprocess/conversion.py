@@ -113,7 +113,7 @@ def convert_all(
         run(tasks, title, settings)
         files, sheet = [task.part for task in tasks], tasks[0].part.parent / "preview.png"
     if settings.preview:
-        contact_sheet(sheet, images, _sample(files, keypoints))
+        contact_sheet(sheet, images, sampled(files, keypoints))
 
 
 def run(tasks: Sequence[Task], title: str, settings: Settings) -> None:
@@ -262,7 +262,7 @@ def write_image(path: Path, bgr: np.ndarray) -> None:
     write_atomically(path, write)
 
 
-def _sample(files: Sequence[Path], keypoints: str) -> dict[str, np.ndarray]:
+def sampled(files: Sequence[Path], keypoints: str) -> dict[str, np.ndarray]:
     """The columns of a contact sheet, of up to 12 frames evenly spread over npz files; one file in memory at a time."""
     counts = []
     for file in files:
