@@ -5,11 +5,13 @@ import logging
 import pickle
 import re
 import tarfile
+import types
 
 import cv2
 import h5py
 import numpy as np
 import pytest
+import torch
 import toys
 from scipy.spatial.transform import Rotation
 
@@ -19,7 +21,7 @@ from utils.data_preprocess import conversion, h36m
 from utils.data_preprocess.conversion import Settings
 from utils.errors import UserError
 from utils.evaluation import score_h36m
-from utils.joints import H36M32, SPIN, SPIN24, rows
+from utils.joints import H36M17, H36M32, SPIN, SPIN24, rows
 
 SEQUENCES = {"S1": ["Walking.54138969", "Eating.60457274"], "S5": ["Posing.55011271"]}
 DAMAGED = "Eating.60457274"
@@ -49,11 +51,7 @@ def emptied(file) -> None:
 
 
 def cdf(joints: np.ndarray, variable: str = "Pose"):
-    def damage(file) -> None:
-        file.unlink()
-        toys.write_cdf(file, joints, variable)
-
-    return damage
+    return lambda file: toys.write_cdf(file, joints, variable)
 
 
 def no_person(file) -> None:
@@ -223,9 +221,9 @@ def standing(world, tmp_path_factory):
             sequence = h36m.Sequence36(folder / "H36M", subject, name)
             poses = rng.normal(0, 0.1, (3, 72))
             poses[:, :3] = (Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(poses[:, :3])).as_rotvec()
-            joints = h36m._mosh_joints(body, poses, np.zeros(10))[:, rows(H36M17_NAMES, SPIN24), :2]
+            joints = h36m._mosh_joints(body, poses, np.zeros(10))[:, rows(H36M17, SPIN24), :2]
             given = np.zeros((11, len(H36M32), 2))
-            given[::5, rows(H36M17_NAMES, H36M32)] = 150 * joints + [300, 200]
+            given[::5, rows(H36M17, H36M32)] = 150 * joints + [300, 200]
             toys.write_cdf(sequence.joints_2d, given.reshape(11, -1))
             if subject == "S5":
                 poses[:, :3] = (Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(poses[:, :3])).as_rotvec()
@@ -233,15 +231,12 @@ def standing(world, tmp_path_factory):
     return folder, body
 
 
-H36M17_NAMES = [name for name in H36M32 if name]
-
-
 def test_an_annotation_that_is_upside_down_is_found_and_turned_in_a_copy(standing, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     folder, body = standing
     file = folder / "mosh/S5/Posing_cam1_aligned.pkl"
     whole = file.read_bytes()
-    with pytest.raises(UserError, match="1 mesh annotations are upside-down: S5 Posing.55011271; add --rectify"):
+    with pytest.raises(UserError, match=r"1 mesh annotations are upside-down: S5 Posing\.55011271; add --rectify"):
         convert(folder, tmp_path, body=body)
     assert "S1 Walking.54138969: 0.0 px between mesh annotation and 2D joints" in caplog.text
     convert(folder, tmp_path, body=body, rectify=True)
@@ -266,21 +261,13 @@ def test_the_scored_subjects_have_a_file_for_each_protocol(tmp_path, bodies, wor
 
 
 def test_scores_of_human36m_are_zero_for_the_annotated_joints(bodies, world):
-    import torch
-
     regressor = torch.as_tensor(np.load(world.stream.assets.regressor_h36m), dtype=torch.float32)
     body = bodies["neutral"]
     vertices = body.unposed(torch.zeros(1, 10))
     joints = torch.zeros(1, 24, 4)
-    from utils.joints import H36M17
-
     joints[:, rows(H36M17, SPIN24), :3] = regressor @ vertices
-
-    class Prediction:
-        pass
-
-    Prediction.vertices = vertices
-    scores = score_h36m(Prediction, {"joints_3d": joints}, bodies, regressor)[2]
+    prediction = types.SimpleNamespace(vertices=vertices)
+    scores = score_h36m(prediction, {"joints_3d": joints}, bodies, regressor)[2]
     assert scores["mpjpe"][0] < 1e-3
 
 

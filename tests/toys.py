@@ -176,6 +176,7 @@ def write_h36m(root: Path, mosh_root: Path, sequences: dict[str, list[str]], fra
 def write_cdf(path: Path, table: np.ndarray, variable: str = "Pose") -> None:
     """A CDF file with one variable of a row (F,K) for each frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # cdflib writes over nothing
     data = table.astype(np.float32)
     file = cdflib.cdfwrite.CDF(path, cdf_spec={"Majority": "row_major", "Encoding": 6, "Compressed": 0})
     kind = {"Variable": variable, "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable"}

@@ -252,6 +252,16 @@ def video_frames(video: Path, wanted: Collection[int], count: int, remedy: str) 
         capture.release()
 
 
+def video_length(video: Path, remedy: str) -> int:
+    """How many frames a video says that it has; UserError when it is missing or says nothing."""
+    capture = cv2.VideoCapture(str(existing(video, remedy)))
+    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    if length < 1:
+        raise UserError(f"{video} cannot be decoded; {remedy}")
+    return length
+
+
 def write_image(path: Path, bgr: np.ndarray) -> None:
     """Write an image (H,W,3) BGR whole or not at all; UserError when it cannot be written."""
 

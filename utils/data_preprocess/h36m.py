@@ -32,6 +32,7 @@ from utils.data_preprocess.conversion import (
     sampled,
     spin_joints,
     video_frames,
+    video_length,
     write_image,
 )
 from utils.errors import UserError
@@ -202,6 +203,8 @@ def _convert_sequence(sequence: Sequence36, mosh_file: Path | None, paper_compat
     total = len(joints_3d)
     if len(joints_2d) != total:
         raise UserError(f"{sequence.joints_2d} has {len(joints_2d)} frames, the 3D joints {total}; {_REMEDY}")
+    if paper_compat:  # the published code goes no further than the video
+        total = min(total, video_length(sequence.video, _REMEDY))
     frames = np.arange(0, total, _EVERY)
     joints_3d, joints_2d = joints_3d[frames] / 1000, joints_2d[frames]
     stem = f"{sequence.subject}_{sequence.name.replace(' ', '_')}"
