@@ -16,6 +16,7 @@ from utils.joints import JOINTS49
 @pytest.fixture
 def arguments(world, monkeypatch, tmp_path) -> list[str]:
     monkeypatch.setitem(config.STREAMS, "3dpw", world.stream)
+    monkeypatch.setattr(config, "H36M", world.stream.source)
     small = ["--size", "64", "--batch_size", "4", "--validate_every", "4", "--workers", "0"]
     return ["--name", "base", "--expdir", str(tmp_path), "--source", "h36m", *small]
 
