@@ -528,8 +528,9 @@ def complaint(clip: Clip, source: Path, keypoints: Path | str, taken: int = 0, *
 
 def test_clips_that_cannot_be_read(clip, tmp_path):
     keypoints = clip.openpose()
+    whole = encode(tmp_path / "whole.mp4", list(range(0, 400, 4)), size=(512, 384)).read_bytes()
     assert "nowhere.mp4 is missing; name a video" in complaint(clip, tmp_path / "nowhere.mp4", keypoints)
-    for name, content in (("empty", b""), ("text", b"no video"), ("cut", clip.file.read_bytes()[:5000])):
+    for name, content in (("empty", b""), ("text", b"no video"), ("cut", whole[:5000])):
         (tmp_path / f"{name}.mp4").write_bytes(content)
         assert f"{name}.mp4 is no readable video" in complaint(clip, tmp_path / f"{name}.mp4", keypoints)
 
@@ -695,3 +696,22 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path, clip):
     assert [line for line in result.stderr.splitlines() if "ERROR" in line] == result.stderr.splitlines()[-1:]
     assert "text.mp4 is no readable video" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_leaves_a_video_predictions_and_animations(tmp_path, clip):
+    boa.main(
+        [
+            *("--name", "walk", "--expdir", str(tmp_path), "--video", str(clip.file), "--labelloss_weight", "0"),
+            *("--keypoints", str(clip.openpose()), "--max_frames", "3", "--smooth", "--export", "both"),
+            *("--first_order", "--model_file", str(config.DEMO_ASSETS.base_model)),
+        ]
+    )
+    folder = tmp_path / "walk"
+    with av.open(str(folder / "overlay.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 3
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["frames"], summary["frames_missing"], summary["frames_not_adapted"]) == (3, 0, 0)
+    assert 0 < summary["adapted_share_of_box"] < summary["frozen_share_of_box"] < 0.5
+    with np.load(folder / "predictions.npz") as file:
+        assert file["rotmat_smooth"].shape == (3, 24, 3, 3) and file["index"].tolist() == [0, 1, 2]
+    assert (folder / "animation.glb").exists() and (folder / "animation.bvh").exists()
