@@ -387,13 +387,15 @@ def benchmark_run(options: Options, stream: config.Stream, bodies: Mapping[str, 
 def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL, facts: dict[str, Any]) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
     from utils.footage import FootageResults  # draws, plots and exports, which only footage needs
+    from utils.window import open_window
 
     frozen = copy.deepcopy(model).requires_grad_(False)
     scorer = FootageScorer(functools.partial(predict, frozen, body.joints_only()))
     folder = create_folder(options.expdir, options.name, options.overwrite)
     settings = dataclasses.asdict(options)
+    window = open_window(footage.name) if footage.video.is_camera else None
     results = FootageResults(
-        folder, settings, facts, footage.frames, footage.rate, body, options.smooth, options.export
+        *(folder, settings, facts, footage.frames, footage.rate, body, options.smooth, options.export), window
     )
     return Run(iter(footage), scorer, results)
 

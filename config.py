@@ -103,6 +103,7 @@ DEMO_ASSETS = Assets(
     DEMO / "spin_data" / "gmm_08.pkl",
     DEMO / "basemodel.pt",
 )
+FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=DEMO / "footage.pt")
 
 
 def _rendered(split: str) -> Recording:
@@ -138,7 +139,7 @@ STREAMS = {
         "rendered footage (14 joints)",
         _rendered("wild")._replace(made_by=WILD.made_by),
         WILD,
-        DEMO_ASSETS,
+        FOOTAGE_ASSETS,
         SYNTHETIC_RATES,
     ),
 }
@@ -153,4 +154,4 @@ FOOTAGE = Stream(
     ASSETS,
     {"lr": 3e-5, "metalr": 8e-5},  # a clip is short
 )
-FREE_FOOTAGE = FOOTAGE._replace(assets=DEMO_ASSETS)
+FREE_FOOTAGE = FOOTAGE._replace(assets=FOOTAGE_ASSETS)

@@ -1,10 +1,13 @@
 """From a name on the command line to frames."""
 
+import logging
 from pathlib import Path
 
 import config
 from datasets import h36m, mpi_inf_3dhp, pw3d
 from datasets.base import CroppedFrames
+
+log = logging.getLogger("boa")
 
 _READERS = {
     "pw3d": pw3d.open_stream,
@@ -29,7 +32,15 @@ def open_stream(name: str) -> tuple[CroppedFrames, list[str]]:
 
 
 def open_source(source: config.Recording) -> CroppedFrames:
-    """Open a labelled source; UserError when it is missing, damaged or empty."""
+    """Open a labelled source; that of footage is rendered first where it is missing.
+
+    Raises UserError when it is missing, damaged or empty.
+    """
+    if source == config.WILD and not source.annotations.exists():
+        from utils.data_preprocess import wild  # the renderer, which only this needs
+
+        log.info("the labelled source is rendered into %s, this once", source.images)
+        wild.build_source(source.images, config.DEMO)
     remedy = f"run `{source.made_by}` (README, Data), or do without by --labelloss_weight 0"
     return h36m.open_source(source.images, source.annotations, remedy)
 

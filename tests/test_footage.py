@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import closing
 
 import av
 import conftest
@@ -17,6 +18,7 @@ from utils.footage import FootageResults, full_camera
 from utils.geometry import project
 from utils.renderer import VideoWriter, draw_in_image
 from utils.smoothing import OneEuro, OneEuroRotation
+from utils.window import open_window
 
 ASSETS = conftest.PROJECT / "data" / "demo"
 SIZE = (180, 240)  # height and width
@@ -149,6 +151,43 @@ def test_a_body_outside_of_the_image_is_not_drawn(body):
     cam, faces = prediction.cam[0].numpy(), np.asarray(body.faces)
     draw_in_image(image, prediction.vertices[0].numpy(), faces, cam, np.array([900.0, 80.0]), SIDE)
     assert (image == 255).all()
+
+
+class Shown:
+    """A window that is closed by the user when it has shown two pictures."""
+
+    def __init__(self):
+        self.pictures, self.is_open = [], True
+
+    def show(self, rgb):
+        self.pictures.append(rgb)
+        if len(self.pictures) == 2:
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.is_open = False
+
+
+def test_a_window_shows_what_the_video_gets_and_closing_it_ends_the_run_with_its_files(body, tmp_path):
+    window = Shown()
+    results = FootageResults(tmp_path, {}, {}, 3, 10.0, body, smooth=False, export="none", window=window)
+    with pytest.raises(KeyboardInterrupt), closing(results):
+        for index in range(3):
+            results.add(footage_frame(index), predicted(body), [SCORES], {})
+    assert not window.is_open and window.pictures[0].shape == (SIZE[0], SIZE[1] + SIZE[0], 3)
+    with av.open(str(tmp_path / "overlay.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 2
+    with np.load(tmp_path / "predictions.npz") as file:
+        assert file["index"].tolist() == [0, 1]
+
+
+def test_without_a_display_there_is_no_window(monkeypatch, caplog):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    with caplog.at_level("INFO"):
+        assert open_window("camera0") is None
+    assert "no display" in caplog.text
 
 
 def test_a_run_without_anybody_leaves_a_video_and_no_predictions(body, tmp_path):

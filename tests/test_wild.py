@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import config
+import datasets
 from datasets.h36m import open_source
 from datasets.pw3d import open_folder
+from models.hmr import load_hmr
 from models.smpl import load_bodies
 from utils.data_preprocess import synthetic, wild
 from utils.image import Crop, read_rgb
@@ -115,3 +117,14 @@ def test_the_written_data_open_and_equal_seeds_give_equal_ones(tmp_path, bodies)
 def test_the_stream_is_named_in_the_configuration():
     stream = config.STREAMS["wild"]
     assert stream.target.images.parent == stream.source.images.parent
+    assert stream.assets.base_model == config.FREE_FOOTAGE.assets.base_model != config.DEMO_ASSETS.base_model
+    load_hmr(stream.assets.mean_params, stream.assets.base_model)
+
+
+def test_the_source_of_footage_is_rendered_at_first_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(wild.build_source, "__defaults__", (2,))
+    source = config.WILD._replace(images=tmp_path, annotations=tmp_path / "h36m_train.npz")
+    monkeypatch.setattr(config, "WILD", source)
+    assert len(datasets.open_source(source)) == 2
+    monkeypatch.setattr(wild, "build_source", None)  # the second time it is there
+    assert len(datasets.open_source(source)) == 2

@@ -25,6 +25,7 @@ from utils.image import BOX_UNIT
 from utils.renderer import VideoWriter, draw_in_image, side_view
 from utils.results import ArrayFile
 from utils.smoothing import OneEuro, OneEuroRotation
+from utils.window import Window
 
 HEIGHT = 720  # px of the video at most
 PANEL = 320  # px, width of the view from the side
@@ -94,6 +95,7 @@ class FootageResults:
         body: the body model that the predictions are of
         smooth: filter rotations and translation; both are saved
         export: none, glb, bvh or both
+        window: shows each frame of the video as it is made
     """
 
     def __init__(
@@ -106,9 +108,10 @@ class FootageResults:
         body: Any,
         smooth: bool,
         export: str,
+        window: Window | None = None,
     ) -> None:
         self.folder, self.settings, self.facts, self.frames = folder, settings, dict(facts), frames
-        self.body, self.smooth, self.export = body, smooth, export
+        self.body, self.smooth, self.export, self.window = body, smooth, export, window
         self.rows: list[dict[str, Any]] = []
         self.size: tuple[int, int] | None = None
         save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
@@ -178,7 +181,10 @@ class FootageResults:
         panel = np.full((height, side, 3), 255, np.uint8)
         top = (height - side) // 2
         panel[top : top + side] = from_the_side
-        self.video.add(np.hstack([picture, panel]))
+        shown = np.hstack([picture, panel])
+        self.video.add(shown)
+        if self.window:
+            self.window.show(shown)
 
     def running(self) -> dict[str, str]:
         """Mean 2D error up to now as a share of the box, for a progress bar."""
@@ -195,6 +201,8 @@ class FootageResults:
 
     def close(self) -> None:
         """Finish every file."""
+        if self.window:
+            self.window.close()
         rate = len(self.rows) / (time.monotonic() - self.started)
         self.writer.close()
         self.video.close()

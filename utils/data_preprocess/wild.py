@@ -68,8 +68,13 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = LABELLED,
     Raises:
         UserError: the body is missing, or the output cannot be written
     """
-    synthetic.write_source(Path(output) / "wild-source", body_dir, labelled, Wild)
+    build_source(Path(output) / "wild-source", body_dir, labelled)
     synthetic.write_stream(Path(output) / "wild", body_dir, "wild", seed, frames, world(body_dir))
+
+
+def build_source(output: Path, body_dir: Path, labelled: int = LABELLED) -> None:
+    """The labelled source alone: h36m_train.npz and images/ in `output`; see `build`."""
+    synthetic.write_source(Path(output), body_dir, labelled, Wild)
 
 
 def world(body_dir: Path) -> World:
