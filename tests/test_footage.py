@@ -221,6 +221,20 @@ def test_a_video_on_a_full_disk_is_one_line_and_keeps_what_it_has(tmp_path):
     assert (tmp_path / "a.mp4").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_a_disk_that_is_full_at_the_end_keeps_video_and_scores(body, tmp_path, monkeypatch):
+    def full(*args, **arrays):
+        raise UserError("predictions.npz cannot be written (No space left on device)")
+
+    monkeypatch.setattr("utils.results.save_npz", full)
+    results = FootageResults(tmp_path, {}, {}, 2, 10.0, body, smooth=False, export="none")
+    for index in range(2):
+        results.add(footage_frame(index), predicted(body), [SCORES], {})
+    with pytest.raises(UserError, match="No space left"):
+        results.close()
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"overlay.mp4", "scores.csv"} <= names and not names & {".predictions", "predictions.npz"}
+
+
 def test_full_camera_of_a_crop_in_the_middle_is_the_crops():
     found = full_camera(np.array([0.8, 0.0, 0.0]), np.array([120.0, 90.0]), 100.0, SIZE)
     np.testing.assert_allclose(found["cam_full"], [40, 120, 90])

@@ -1,5 +1,6 @@
 """The one exception for what a user can mend: a message that names the file and the remedy, exit code 2."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -12,12 +13,17 @@ class UserError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command line's `main`: one line on stderr and exit code 2 for a UserError, 130 after Ctrl-C."""
+    """Run a command line's `main`: exit code 2 with one line for a UserError or a full disk, 130 after Ctrl-C."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     try:
         main()
     except UserError as error:
         log.error(error)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.error("%s; free some space or choose another folder", error)
         sys.exit(2)
     except KeyboardInterrupt:
         log.error("interrupted")

@@ -204,20 +204,21 @@ class FootageResults:
         if self.window:
             self.window.close()
         rate = len(self.rows) / (time.monotonic() - self.started)
-        self.writer.close()
-        self.video.close()
         predicted = [row for row in self.rows if row["seen"] != MISSING]
-        if predicted:
-            clip = self._save_predictions(predicted)
-            if self.export in ("glb", "both"):
-                save_glb(self.folder / "animation.glb", clip)
-            if self.export in ("bvh", "both"):
-                save_bvh(self.folder / "animation.bvh", clip)
-        else:
-            self.predictions.discard()
-        if self.rows:
-            self._save_scores(rate)
-            write_atomically(self.folder / "reprojection.png", self._plot)
+        try:
+            self.writer.close()
+            self.video.close()
+            if predicted:
+                clip = self._save_predictions(predicted)
+                if self.export in ("glb", "both"):
+                    save_glb(self.folder / "animation.glb", clip)
+                if self.export in ("bvh", "both"):
+                    save_bvh(self.folder / "animation.bvh", clip)
+        finally:
+            self.predictions.discard()  # makes room on a full disk
+            if self.rows:
+                self._save_scores(rate)
+                write_atomically(self.folder / "reprojection.png", self._plot)
 
     def _save_predictions(self, rows: list[dict[str, Any]]) -> Clip:
         """Write predictions.npz -> the clip in it, with the mean shape."""

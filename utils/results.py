@@ -1,9 +1,11 @@
 """The folder of a run: settings, scores per frame, per sequence and in all, predictions, TensorBoard events."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shutil
 import time
 from collections import defaultdict
@@ -188,13 +190,15 @@ class ArrayFile:
         self.folder = file.parent / f".{file.stem}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
-        self.parts = {name: (self.folder / name).open("wb") for name in shapes}
+        self.parts = {name: (self.folder / name).open("wb", buffering=0) for name in shapes}
 
     def add(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Append the arrays of one frame; UserError when the disk is full."""
         try:
             for name, part in self.parts.items():
-                part.write(np.asarray(arrays[name], np.float32).tobytes())
+                numbers = np.asarray(arrays[name], np.float32).tobytes()
+                if part.write(numbers) < len(numbers):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise UserError(
                 f"{self.file} cannot be written ({error}); free some space or choose another folder"
@@ -203,8 +207,6 @@ class ArrayFile:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that was added, (N, ...) each, read from the disk as it is needed."""
-        for part in self.parts.values():
-            part.flush()
         return {
             name: np.memmap(self.folder / name, np.float32, "r", shape=(self.count, *shape))
             for name, shape in self.shapes.items()
@@ -212,15 +214,17 @@ class ArrayFile:
 
     def close(self, **more: np.ndarray) -> None:
         """Write the npz, with further arrays, if there was a frame."""
-        if self.count:
-            save_npz(self.file, **self.arrays(), **more)
-        self.discard()
+        try:
+            if self.count:
+                save_npz(self.file, **self.arrays(), **more)
+        finally:
+            self.discard()
 
     def discard(self) -> None:
         """Take away what was not written into the npz."""
         for part in self.parts.values():
             part.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _means(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:
