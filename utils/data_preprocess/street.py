@@ -93,20 +93,31 @@ class Board:
 
     def draw(self, camera: Camera) -> Patch | None:
         """The board as the camera sees it, or None when it is out of sight or too close."""
-        corners = camera.to_camera(self.corners)
-        if corners[:, 2].min() < 0.3:
+        view = window(camera, camera.to_camera(self.corners))
+        if view is None:
             return None
-        seen = camera.project(corners)
-        limits = camera.size[::-1]
-        left, top = np.clip(np.floor(seen.min(axis=0)), 0, limits).astype(int)
-        right, bottom = np.clip(np.ceil(seen.max(axis=0)), 0, limits).astype(int)
-        if left >= right or top >= bottom:
-            return None
+        (down, across), seen = view
         height, width = self.texture.shape[:2]
         picture = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-        homography = cv2.getPerspectiveTransform(picture, (seen - [left, top]).astype(np.float32))
-        rgba = cv2.warpPerspective(self.texture, homography, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-        return Patch(slice(top, bottom), slice(left, right), rgba)
+        homography = cv2.getPerspectiveTransform(picture, seen.astype(np.float32))
+        size = (across.stop - across.start, down.stop - down.start)
+        return Patch(down, across, cv2.warpPerspective(self.texture, homography, size, flags=cv2.INTER_LINEAR))
+
+
+def window(camera: Camera, in_camera: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray] | None:
+    """Rows and columns of the image that points (N,3), m in the camera's frame, cover, and the points (N,2) px in it.
+
+    None when they are out of sight or too close.
+    """
+    if in_camera[:, 2].min() < 0.3:
+        return None
+    points = camera.project(in_camera)
+    limits = camera.size[::-1]
+    left, top = np.clip(np.floor(points.min(axis=0)), 0, limits).astype(int)
+    right, bottom = np.clip(np.ceil(points.max(axis=0)), 0, limits).astype(int)
+    if left >= right or top >= bottom:
+        return None
+    return (slice(top, bottom), slice(left, right)), points - [left, top]
 
 
 class Thing(Protocol):

@@ -194,19 +194,16 @@ class Bystander:
     def draw(self, camera: Camera) -> Patch | None:
         """The person as the camera sees him, or None when he is out of sight or too close."""
         vertices = camera.to_camera(self.vertices)
-        if vertices[:, 2].min() < 0.3:
+        view = street.window(camera, vertices)
+        if view is None:
             return None
-        points = camera.project(vertices)
-        limits = camera.size[::-1]
-        left, top = np.clip(np.floor(points.min(axis=0)), 0, limits).astype(int)
-        right, bottom = np.clip(np.ceil(points.max(axis=0)), 0, limits).astype(int)
-        if left >= right or top >= bottom:
-            return None
-        raster = renderer.rasterise(points - [left, top], vertices[:, 2], self.faces, (bottom - top, right - left))
+        (down, across), points = view
+        size = (down.stop - down.start, across.stop - across.start)
+        raster = renderer.rasterise(points, vertices[:, 2], self.faces, size)
         rgba = np.zeros((*raster.mask.shape, 4), np.float32)
         rgba[raster.mask, :3] = renderer.interpolate(raster, self.faces, self.colours)
         rgba[..., 3] = raster.mask
-        return Patch(slice(top, bottom), slice(left, right), rgba)
+        return Patch(down, across, rgba)
 
 
 @dataclass
