@@ -23,15 +23,15 @@ def score_3dpw(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str
     """Scores of 3DPW (section 4 of the paper): 14 joints, posed and unposed mesh.
 
     Args:
-        prediction: `vertices` (B,V,3), `betas` (B,10)
-        frame: `pose` (B,72), `betas` (B,10), `gender` (B,), a row of GENDERS
+        prediction: `vertices` (B,V,3), `betas` (B,10), `keypoints_2d` (B,49,2)
+        frame: `pose` (B,72), `betas` (B,10), `gender` (B,), a row of GENDERS, `keypoints_2d` (B,49,3)
         bodies: the body model of each gender and the neutral one
         regressor: (17,V), J_regressor_h36m.npy
     """
     posed, unposed = _annotated_meshes(frame, bodies)
     predicted, given = (_evaluation_joints(mesh, regressor, LSP14) for mesh in (prediction.vertices, posed))
     scores = _joint_scores(predicted, given) | _mesh_scores(prediction, posed, unposed, bodies["neutral"])
-    return predicted, given, scores
+    return predicted, given, scores | _image_scores(prediction, frame)
 
 
 def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
@@ -45,7 +45,7 @@ def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[
     predicted, given = (_evaluation_joints(mesh, regressor, LSP14) for mesh in (prediction.vertices, own))
     posed = neutral.from_axis_angle(frame["pose"], betas).vertices
     scores = _joint_scores(predicted, given) | _mesh_scores(prediction, posed, neutral.unposed(betas), neutral)
-    return predicted, given, scores
+    return predicted, given, scores | _image_scores(prediction, frame)
 
 
 def score_joints(
@@ -54,8 +54,8 @@ def score_joints(
     """Scores against annotated 3D joints; there is no mesh to compare with.
 
     Args:
-        prediction: `vertices` (B,V,3)
-        frame: `joints_3d` (B,24,4) metres
+        prediction: `vertices` (B,V,3), `keypoints_2d` (B,49,2)
+        frame: `joints_3d` (B,24,4) metres, `keypoints_2d` (B,49,3)
         bodies: not needed
         regressor: (17,V), J_regressor_h36m.npy
         names: of the joints that count
@@ -63,7 +63,7 @@ def score_joints(
     predicted = _evaluation_joints(prediction.vertices, regressor, names)
     annotated = frame["joints_3d"][..., :3].cpu().numpy().astype(np.float64)
     given = annotated[:, rows(names, SPIN24)] - annotated[:, rows(["Pelvis (MPII)"], SPIN24)]
-    return predicted, given, _joint_scores(predicted, given)
+    return predicted, given, _joint_scores(predicted, given) | _image_scores(prediction, frame)
 
 
 score_3dhp = functools.partial(score_joints, names=COMMON17)
@@ -104,6 +104,10 @@ def _mesh_scores(prediction: Any, posed: Tensor, unposed: Tensor, neutral: Any) 
     }
 
 
+def _image_scores(prediction: Any, frame: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {"reprojection": reprojection_error(prediction.keypoints_2d, frame["keypoints_2d"]).cpu().numpy()}
+
+
 def _mesh_error(predicted: Tensor, given: Tensor) -> np.ndarray:
     return point_error(predicted.cpu().numpy(), given.cpu().numpy()).mean(1)
 
@@ -122,7 +126,7 @@ class Scorer:
         self.person: tuple[str, int] | None = None
 
     def __call__(self, prediction: Any, frame: Mapping[str, Any]) -> list[dict[str, float]]:
-        """Score a batch -> one {score: number} per frame, mm but for pck and auc; accel is nan without two before."""
+        """Score a batch -> one {score: number} per frame, mm or shares; accel is nan without two before."""
         predicted, given, scores = self.score(prediction, frame)
         if self.last_pck_counts:
             scores["pck"] = np.full_like(scores["pck"], scores["pck"][-1])
@@ -163,7 +167,7 @@ class FootageScorer:
         side = BOX_UNIT * frame["scale"].item()
         scores = {}
         for name, predicted in (("frozen", base), ("adapted", prediction)):
-            share = _reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"])
+            share = reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"]).item()
             scores |= {f"{name}_px": share * side, f"{name}_share": share}
         return [{**scores, "accel": self._acceleration(frame["index"].item(), prediction.joints)}]
 
@@ -177,8 +181,11 @@ class FootageScorer:
         return acceleration_error(ways, np.zeros_like(ways))
 
 
-def _reprojection_error(predicted: Tensor, given: Tensor) -> float:
-    """Mean distance of joints (1,49,2) from confident given ones (1,49,3), weighted, as a share of the crop's side."""
+def reprojection_error(predicted: Tensor, given: Tensor) -> Tensor:
+    """Mean distance of projected joints (B,49,2) from given ones (B,49,3) of confidence over 0.3, weighted by it.
+
+    Returns (B,), shares of the crop's side; nan where no joint is confident.
+    """
     weight = torch.where(given[..., 2] > CONFIDENT, given[..., 2], 0)
     distance = (predicted - given[..., :2]).norm(dim=-1) / 2
-    return float((weight * distance).sum() / weight.sum())
+    return (weight * distance).sum(dim=-1) / weight.sum(dim=-1)

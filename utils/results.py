@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.files import save_npy, save_npz, save_text
 from utils.metrics import MM
 
-# score -> its name in tables and programs; pck and auc are shares
+# score -> its name in tables and programs; pck, auc and the 2D error are shares
 COLUMNS = {
     "mpjpe": "mpjpe_mm",
     "pampjpe": "pampjpe_mm",
@@ -29,6 +29,7 @@ COLUMNS = {
     "accel": "accel_mm",
     "pck": "pck",
     "auc": "auc",
+    "reprojection": "reprojection_share_of_box",
 }
 _TITLES = {
     "mpjpe": "MPJPE [mm]",
@@ -38,6 +39,7 @@ _TITLES = {
     "accel": "acceleration [mm/frame^2]",
     "pck": "PCK@150 [share]",
     "auc": "AUC [share]",
+    "reprojection": "2D error [share of the box]",
 }
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
@@ -67,6 +69,11 @@ def create_folder(parent: Path, name: str, overwrite: bool) -> Path:
     return folder
 
 
+def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write every option of a run into its setting.txt."""
+    save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+
 class Results:
     """Collects what a run yields and writes it; after `close`, also of a run that stopped early, the files are whole.
 
@@ -84,7 +91,7 @@ class Results:
         self.folder, self.settings, self.facts, self.frames = folder, settings, facts, frames
         self.rows: list[dict[str, Any]] = []
         self.sums: dict[str, float] = defaultdict(float)
-        save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+        save_settings(folder, settings)
         self.writer = SummaryWriter(str(folder))
         # beside these, predictions.npz has imgname (N,); joints_3d are metres
         shapes = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}
@@ -133,7 +140,7 @@ class Results:
 
     def _write(self, rate: float) -> None:
         scores = [score for score in COLUMNS if score in self.rows[0]]
-        means = _means(self.rows, scores)
+        means = means_of(self.rows, scores)
         complete = len(self.rows) == self.frames
         for score, file in _METRE_FILES.items():
             if score in scores:
@@ -159,7 +166,7 @@ class Results:
             width = max(len(name) for name in (group, *by_name))
             lines += ["", "  ".join([f"{group:{width}}", "frames", *(_TITLES[score] for score in scores)])]
             for name, rows in by_name.items():
-                cells = _means(rows, scores)
+                cells = means_of(rows, scores)
                 numbers = [f"{_number(score, cells[score]):>{len(_TITLES[score])}}" for score in scores]
                 lines.append("  ".join([f"{name:{width}}", f"{len(rows):6d}", *numbers]))
         return "\n".join(lines) + "\n"
@@ -221,17 +228,19 @@ class ArrayFile:
             self.discard()
 
     def discard(self) -> None:
-        """Take away what was not written into the npz."""
+        """Take away what was not written into the npz; the arrays must not be used any more."""
         for part in self.parts.values():
-            part.close()
+            if not part.closed:
+                part.truncate(0)  # a file that somebody still maps would keep its room on a full disk
+                part.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _means(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:
+def means_of(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:
     """Mean of each score over the frames that have it, None where none has."""
     means = {}
     for score in scores:
-        values = [row[score] for row in rows if not math.isnan(row[score])]
+        values = [row[score] for row in rows if not math.isnan(row.get(score, math.nan))]
         means[score] = float(np.mean(values)) if values else None
     return means
 
@@ -241,7 +250,7 @@ def _named(means: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _summed_up(by_name: Mapping[str, list[dict[str, Any]]], scores: list[str]) -> dict[str, dict[str, float | None]]:
-    return {name: {"frames": len(rows), **_named(_means(rows, scores))} for name, rows in by_name.items()}
+    return {name: {"frames": len(rows), **_named(means_of(rows, scores))} for name, rows in by_name.items()}
 
 
 def _number(score: str, value: float | None) -> str:
