@@ -1,7 +1,10 @@
 """What a run on footage leaves, from the true bodies of a rendered stream as predictions."""
 
 import csv
+import gc
 import json
+import shutil
+import subprocess
 from contextlib import closing
 
 import av
@@ -14,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from models.prediction import Prediction
 from models.smpl import load_bodies
 from utils.errors import UserError
+from utils.files import save_npz
 from utils.footage import FootageResults, full_camera
 from utils.geometry import project
 from utils.renderer import VideoWriter, draw_in_image
@@ -202,37 +206,69 @@ def test_a_run_without_anybody_leaves_a_video_and_no_predictions(body, tmp_path)
 
 def test_a_video_on_a_full_disk_is_one_line_and_keeps_what_it_has(tmp_path):
     writer = VideoWriter(tmp_path / "a.mp4", 10)
-    frames = np.random.default_rng(0).integers(0, 255, (80, 64, 64, 3), dtype=np.uint8)
-    for frame in frames[:40]:
+    frames = np.random.default_rng(0).integers(0, 255, (140, 64, 64, 3), dtype=np.uint8)
+    for frame in frames[:100]:
         writer.add(frame)
 
-    def full(packet):
+    def full(packet=None):
         raise OSError(28, "No space left on device")
 
     class Container:
-        mux = staticmethod(full)
+        mux = close = staticmethod(full)
 
     whole, writer.container = writer.container, Container()
-    with pytest.raises(UserError, match=r"a\.mp4 cannot be written .*No space left.*free some space"):
-        for frame in frames[40:]:
+    message = r"a\.mp4 cannot be written .*No space left.*free some space"
+    with pytest.raises(UserError, match=message):
+        for frame in frames[100:]:
             writer.add(frame)
-    writer.close()
+    with pytest.raises(UserError, match=message):
+        writer.close()
     del whole
-    assert (tmp_path / "a.mp4").exists() and not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*"))
+    with av.open(str(tmp_path / "a.mp4")) as video:
+        assert 0 < len(list(video.decode(video=0))) < 100
 
 
-def test_a_disk_that_is_full_at_the_end_keeps_video_and_scores(body, tmp_path, monkeypatch):
-    def full(*args, **arrays):
-        raise UserError("predictions.npz cannot be written (No space left on device)")
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("a small disk can only be made by root")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
-    monkeypatch.setattr("utils.results.save_npz", full)
-    results = FootageResults(tmp_path, {}, {}, 2, 10.0, body, smooth=False, export="none")
-    for index in range(2):
-        results.add(footage_frame(index), predicted(body), [SCORES], {})
-    with pytest.raises(UserError, match="No space left"):
-        results.close()
-    names = {file.name for file in tmp_path.iterdir()}
-    assert {"overlay.mp4", "scores.csv"} <= names and not names & {".predictions", "predictions.npz"}
+
+def test_a_disk_that_fills_up_keeps_video_and_scores(body, small_disk):
+    results = FootageResults(small_disk / "run", {"name": "run"}, {}, None, 10.0, body, smooth=False, export="none")
+    noise, count = np.random.default_rng(0), 0
+    with pytest.raises(UserError, match=r"cannot be written .*No space left.*free some space"), closing(results):
+        while count < 500:
+            frame = footage_frame(count)
+            frame["rgb"] = torch.from_numpy(noise.integers(0, 255, (1, *SIZE, 3), dtype=np.uint8))
+            results.add(frame, predicted(body), [SCORES], {})
+            count += 1
+    assert 5 < count < 500
+    rows = list(csv.DictReader((small_disk / "run" / "scores.csv").open()))
+    assert abs(len(rows) - count) <= 1
+    assert json.loads((small_disk / "run" / "summary.json").read_text())["frames"] == len(rows)
+    with av.open(str(small_disk / "run" / "overlay.mp4")) as video:
+        assert 0 < len(list(video.decode(video=0))) <= len(rows)
+    assert not list((small_disk / "run").glob(".*"))
+
+
+def test_an_npz_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    (tmp_path / ".a.part.npz").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"a\.npz cannot be written .*No space left"):
+        save_npz(tmp_path / "a.npz", numbers=np.zeros(100_000))
+    gc.collect()
+    assert not said and not list(tmp_path.iterdir())
 
 
 def test_full_camera_of_a_crop_in_the_middle_is_the_crops():

@@ -1,7 +1,7 @@
 """Reading with a remedy, writing without half-written files."""
 
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
     """np.savez that never leaves a half-written file."""
-    write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
+    write_atomically(path, lambda temporary: _write_npz(temporary, arrays))
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # np.savez leaves its archive open when the disk is full, and Python complains on the screen when it closes it later
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
 
 
 def save_npy(path: Path, array: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from utils.export import Clip, save_bvh, save_glb
 from utils.files import save_text, write_atomically
 from utils.image import BOX_UNIT
 from utils.renderer import VideoWriter, draw_in_image, side_view
-from utils.results import ArrayFile
+from utils.results import ArrayFile, means_of, save_settings
 from utils.smoothing import OneEuro, OneEuroRotation
 from utils.window import Window
 
@@ -113,8 +114,9 @@ class FootageResults:
         self.folder, self.settings, self.facts, self.frames = folder, settings, dict(facts), frames
         self.body, self.smooth, self.export, self.window = body, smooth, export, window
         self.rows: list[dict[str, Any]] = []
+        self.sums, self.counted = {"frozen_share": 0.0, "adapted_share": 0.0}, 0  # of the frames that have both
         self.size: tuple[int, int] | None = None
-        save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+        save_settings(folder, settings)
         self.writer = SummaryWriter(str(folder))
         self.video = VideoWriter(folder / "overlay.mp4", rate)
         self.predictions = ArrayFile(folder / "predictions.npz", _SHAPES | (_SMOOTH if smooth else {}))
@@ -131,6 +133,9 @@ class FootageResults:
         for name, value in scores[0].items():
             if not math.isnan(value):
                 self.writer.add_scalar(f"score/{name}", value, step)
+        if not frame["bridged"]:
+            self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}
+            self.counted += 1
         self.rows.append(
             {
                 "index": int(frame["index"]),
@@ -188,42 +193,30 @@ class FootageResults:
 
     def running(self) -> dict[str, str]:
         """Mean 2D error up to now as a share of the box, for a progress bar."""
-        means = self._means()
-        return {name: f"{100 * (means[f'{name}_share'] or 0):.1f} %" for name in ("frozen", "adapted")}
-
-    def _means(self) -> dict[str, float | None]:
-        """Mean of each score over the frames that have it, None where none has."""
-        means = {}
-        for score in _SCORES:
-            values = [row[score] for row in self.rows if not math.isnan(row.get(score, math.nan))]
-            means[score] = float(np.mean(values)) if values else None
-        return means
+        means = {name: total / max(1, self.counted) for name, total in self.sums.items()}
+        return {name.removesuffix("_share"): f"{100 * mean:.1f} %" for name, mean in means.items()}
 
     def close(self) -> None:
-        """Finish every file."""
-        if self.window:
-            self.window.close()
+        """Finish every file, whatever happens to the others; on a full disk the large ones make room for the scores."""
         rate = len(self.rows) / (time.monotonic() - self.started)
-        predicted = [row for row in self.rows if row["seen"] != MISSING]
-        try:
-            self.writer.close()
-            self.video.close()
-            if predicted:
-                clip = self._save_predictions(predicted)
-                if self.export in ("glb", "both"):
-                    save_glb(self.folder / "animation.glb", clip)
-                if self.export in ("bvh", "both"):
-                    save_bvh(self.folder / "animation.bvh", clip)
-        finally:
-            self.predictions.discard()  # makes room on a full disk
+        with ExitStack() as steps:  # done from the last to the first
             if self.rows:
-                self._save_scores(rate)
-                write_atomically(self.folder / "reprojection.png", self._plot)
+                steps.callback(write_atomically, self.folder / "reprojection.png", self._plot)
+                steps.callback(self._save_scores, rate)
+            steps.callback(self.predictions.discard)
+            steps.callback(self._save_predictions)
+            steps.callback(self.video.close)
+            steps.callback(self.writer.close)
+            if self.window:
+                steps.callback(self.window.close)
 
-    def _save_predictions(self, rows: list[dict[str, Any]]) -> Clip:
-        """Write predictions.npz -> the clip in it, with the mean shape."""
-        arrays = self.predictions.arrays()
-        clip = self._clip(arrays, np.array([row["time_s"] for row in rows]))
+    def _save_predictions(self) -> None:
+        """Write predictions.npz and what is to be exported of it, if the person was in any frame."""
+        count = self.predictions.count  # one less than the rows when the disk was full
+        rows = [row for row in self.rows if row["seen"] != MISSING][:count]
+        if not rows:
+            return
+        clip = self._clip(self.predictions.arrays(), np.array([row["time_s"] for row in rows]))
         self.predictions.close(
             imgname=np.array([row["image"] for row in rows], dtype=str),
             index=np.array([row["index"] for row in rows]),
@@ -233,7 +226,10 @@ class FootageResults:
             focal_length=np.array(focal_length(self.size)),
             image_size=np.array(self.size),
         )
-        return clip
+        if self.export in ("glb", "both"):
+            save_glb(self.folder / "animation.glb", clip)
+        if self.export in ("bvh", "both"):
+            save_bvh(self.folder / "animation.bvh", clip)
 
     def _clip(self, arrays: Mapping[str, np.ndarray], times: np.ndarray) -> Clip:
         body, suffix = self.body, "_smooth" if self.smooth else ""
@@ -259,7 +255,7 @@ class FootageResults:
             cells = ["" if math.isnan(number) else f"{number:.5f}" for number in numbers]
             writer.writerow([*(row.get(column, "") for column in _COLUMNS), *cells])
         save_text(self.folder / "scores.csv", text.getvalue())
-        means = self._means()
+        means = means_of(self.rows, _SCORES)
         summary = {
             "frames": len(self.rows),
             "frames_bridged": sum(row["seen"] == BRIDGED for row in self.rows),
@@ -289,7 +285,7 @@ class FootageResults:
 
         figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
         times = [row["time_s"] for row in self.rows]
-        means = self._means()
+        means = means_of(self.rows, _SCORES)
         for name in ("frozen", "adapted"):
             share = [100 * row.get(f"{name}_share", math.nan) for row in self.rows]
             mean = means[f"{name}_share"]

@@ -248,8 +248,9 @@ class VideoWriter:
         self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
         self.av, self.stream, self.failed = av, None, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # in fragments, so that a file that ends early can be played
-        self.container = av.open(str(self.temporary), "w", options={"movflags": "frag_keyframe+empty_moov"})
+        # in fragments of a second, so that a file that ends early can be played
+        options = {"movflags": "frag_keyframe+empty_moov", "flush_packets": "1"}
+        self.container = av.open(str(self.temporary), "w", options=options)
 
     def add(self, frame: np.ndarray) -> None:
         """Append a frame."""
@@ -257,6 +258,7 @@ class VideoWriter:
         if self.stream is None:
             self.stream = self.container.add_stream("libx264", rate=self.rate)
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+            self.stream.gop_size = max(1, round(self.rate))
             self.stream.options = {"crf": str(self.quality), "preset": "veryfast"}
         picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
         self._write(lambda: self.container.mux(self.stream.encode(picture)))
@@ -275,12 +277,32 @@ class VideoWriter:
         if self.stream is None:
             self.discard()
             return
-        if not self.failed:
-            self._write(lambda: self.container.mux(self.stream.encode()))
+        try:
+            if not self.failed:
+                self._write(lambda: self.container.mux(self.stream.encode()))
             self._write(self.container.close)
-        self.temporary.replace(self.path)
+        finally:
+            if self.failed and not _cut_to_whole_fragments(self.temporary):
+                self.temporary.unlink()
+            else:
+                self.temporary.replace(self.path)
 
     def discard(self) -> None:
         """Leave no file."""
         self.container.close()
         self.temporary.unlink(missing_ok=True)
+
+
+def _cut_to_whole_fragments(path: Path) -> int:
+    """Take off the end of an MP4 file (ISO/IEC 14496-12) what a full disk left incomplete -> bytes that are left."""
+    position = whole = 0
+    with path.open("r+b") as file:
+        while len(header := file.read(8)) == 8:
+            position += int.from_bytes(header[:4], "big")
+            if position > path.stat().st_size:
+                break
+            if header[4:] == b"mdat":  # the end of a fragment
+                whole = position
+            file.seek(position)
+        file.truncate(whole)
+    return whole
