@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ class FootageResults:
         save_settings(folder, settings)
         self.writer = SummaryWriter(str(folder))
         self.video = VideoWriter(folder / "overlay.mp4", rate)
+        self.drawer, self.drawing = ThreadPoolExecutor(1), None
         self.predictions = ArrayFile(folder / "predictions.npz", _SHAPES | (_SMOOTH if smooth else {}))
         self.rotations, self.places = OneEuroRotation(*ROTATION_FILTER), OneEuro(*TRANSLATION_FILTER)
         self.started = time.monotonic()
@@ -167,29 +169,42 @@ class FootageResults:
             arrays["rotmat_smooth"] = self.rotations(rotmat.astype(np.float64), seconds)
             arrays["translation_smooth"] = self.places(arrays["translation"], seconds)
         self.predictions.add(arrays)
-        picture, zoom = _shrunk(rgb)
-        draw_in_image(picture, vertices, self.body.faces, cam, center * zoom, side * zoom)
-        self._show(picture, side_view(vertices, self.body.faces, cam, min(PANEL, len(picture))))
+        self._draw(rgb, vertices, cam, center, side)
 
     def add_missing(self, index: Any, seconds: Any, rgb: Any) -> None:
         """Take a frame in which the person is not; arguments as in the frames of datasets.video.Footage."""
         self.rows.append({"index": int(index), "time_s": float(seconds), "seen": MISSING})
         self.rotations.reset()
         self.places.reset()
-        picture, _ = _shrunk(rgb[0].numpy())
-        side = min(PANEL, len(picture))
-        self._show(picture, np.full((side, side, 3), 255, np.uint8))
+        self._draw(rgb[0].numpy())
 
-    def _show(self, picture: np.ndarray, from_the_side: np.ndarray) -> None:
-        """Append a frame of the video: the picture, and beside it, on white, the body from the side."""
-        height, side = len(picture), len(from_the_side)
-        panel = np.full((height, side, 3), 255, np.uint8)
-        top = (height - side) // 2
-        panel[top : top + side] = from_the_side
+    def _draw(self, rgb: np.ndarray, *person: Any) -> None:
+        """Append a frame to the video, with the person if there is one, while the next frame is adapted to.
+
+        One frame at a time, so that they do not pile up; a window shows its picture at once.
+        """
+        self._wait_for_drawing()
+        self.drawing = self.drawer.submit(self._append, rgb, *person)
+        if self.window:
+            self.window.show(self._wait_for_drawing())
+
+    def _wait_for_drawing(self) -> np.ndarray | None:
+        drawing, self.drawing = self.drawing, None
+        return drawing.result() if drawing else None
+
+    def _append(self, rgb: np.ndarray, *person: Any) -> np.ndarray:
+        """Append a frame to the video: the picture, and beside it, on white, the body from the side -> the frame."""
+        picture, zoom = _shrunk(rgb)
+        side = min(PANEL, len(picture))
+        panel = np.full((len(picture), side, 3), 255, np.uint8)
+        if person:
+            vertices, cam, center, box_side = person
+            draw_in_image(picture, vertices, self.body.faces, cam, center * zoom, box_side * zoom)
+            top = (len(picture) - side) // 2
+            panel[top : top + side] = side_view(vertices, self.body.faces, cam, side)
         shown = np.hstack([picture, panel])
         self.video.add(shown)
-        if self.window:
-            self.window.show(shown)
+        return shown
 
     def running(self) -> dict[str, str]:
         """Mean 2D error up to now as a share of the box, for a progress bar."""
@@ -207,6 +222,8 @@ class FootageResults:
             steps.callback(self._save_predictions)
             steps.callback(self.video.close)
             steps.callback(self.writer.close)
+            steps.callback(self._wait_for_drawing)
+            steps.callback(self.drawer.shutdown)
             if self.window:
                 steps.callback(self.window.close)
 
