@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint benchmark benchmark-video rates ablation
+.PHONY: venv demo test lint benchmark benchmark-video rates ablation footage-rates footage
 
 venv: .venv/installed
 
@@ -41,5 +41,5 @@ benchmark-video: venv
 	.venv/bin/python benchmarks/video.py $(CLIP)
 
 # Tables of the README; they take hours, and go on where they stopped.
-rates ablation: venv
+rates ablation footage-rates footage: venv
 	.venv/bin/python benchmarks/ablation.py $@

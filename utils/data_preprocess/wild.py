@@ -22,6 +22,7 @@ from utils.data_preprocess.motions import FRAME_RATE, KINDS, source_poses, wande
 from utils.data_preprocess.skinning import Body
 from utils.data_preprocess.street import Board, Camera, Patch, Scene, Thing, look_at
 from utils.data_preprocess.synthetic import FRAME_SIZE, SPLITS, Person, Rendered, World, draw_person
+from utils.files import save_text
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
 from utils.joints import JOINTS49, SMPL24, rows
@@ -59,7 +60,8 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = LABELLED,
     """Render a labelled source of all this and a validation stream of people, clips and cameras of its own.
 
     Args:
-        output: gets wild-source/{h36m_train.npz, images/} and wild/{3dpw_vid/<sequence>.npz, imageFiles/<sequence>/}
+        output: gets wild-source/{h36m_train.npz, images/} and wild/{3dpw_vid/<sequence>.npz, imageFiles/<sequence>/},
+            at last a file wild/complete
         body_dir: folder with the free body, as data/demo
         seed: of the stream; the source is the same for every seed
         labelled: pictures of the source
@@ -68,8 +70,11 @@ def build(output: Path, body_dir: Path, seed: int = 0, labelled: int = LABELLED,
     Raises:
         UserError: the body is missing, or the output cannot be written
     """
+    stream = Path(output) / "wild"
+    (stream / "complete").unlink(missing_ok=True)
     build_source(Path(output) / "wild-source", body_dir, labelled)
-    synthetic.write_stream(Path(output) / "wild", body_dir, "wild", seed, frames, world(body_dir))
+    synthetic.write_stream(stream, body_dir, "wild", seed, frames, world(body_dir))
+    save_text(stream / "complete", f"seed {seed}\n")
 
 
 def build_source(output: Path, body_dir: Path, labelled: int = LABELLED) -> None:
