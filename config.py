@@ -120,6 +120,8 @@ LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m
 
 # the rates at which every score of the validation stream is better than frozen (`make rates`)
 SYNTHETIC_RATES = {"lr": 3e-5, "metalr": 8e-5}
+# the same for rendered footage (`make footage-rates`)
+FOOTAGE_RATES = {"lr": 3e-5, "metalr": 8e-5}
 
 STREAMS = {
     "3dpw": Stream("pw3d", "3dpw", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
@@ -140,18 +142,10 @@ STREAMS = {
         _rendered("wild")._replace(made_by=WILD.made_by),
         WILD,
         FOOTAGE_ASSETS,
-        SYNTHETIC_RATES,
+        FOOTAGE_RATES,
     ),
 }
 
 # what `--video` chooses: the user's body model and network where they are there, else the free ones
-FOOTAGE = Stream(
-    "video",
-    "footage",
-    "footage (2D joints)",
-    None,
-    WILD,
-    ASSETS,
-    {"lr": 3e-5, "metalr": 8e-5},  # a clip is short
-)
+FOOTAGE = Stream("video", "footage", "footage (2D joints)", None, WILD, ASSETS, FOOTAGE_RATES)
 FREE_FOOTAGE = FOOTAGE._replace(assets=FOOTAGE_ASSETS)

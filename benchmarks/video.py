@@ -22,7 +22,7 @@ from utils.data_preprocess.skinning import Body
 from utils.errors import run_command
 from utils.footage import PANEL
 from utils.image import BOX_UNIT
-from utils.renderer import draw_in_image, side_view
+from utils.renderer import VIDEO_SAMPLING, draw_in_image, side_view
 
 _WARM_UP = 10
 CAM = np.array([0.9, 0.0, 0.25])
@@ -63,7 +63,7 @@ def main() -> None:
         start = time.perf_counter()
         rgb, center = frame["rgb"][0].numpy(), frame["center"][0].numpy()
         draw_in_image(rgb, vertices, body.faces, CAM, center, BOX_UNIT * frame["scale"].item())
-        side_view(vertices, body.faces, CAM, PANEL)
+        side_view(vertices, body.faces, CAM, PANEL, supersampling=VIDEO_SAMPLING)
         drawing.append(time.perf_counter() - start)
     parts = {"decoding": decoding, "decoding, detection, tracking, crop": preparing, "drawing and side view": drawing}
     medians = {name: 1000 * float(np.median(seconds[_WARM_UP:])) for name, seconds in parts.items()}

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from utils.export import Clip, save_bvh, save_glb
 from utils.files import save_text, write_atomically
 from utils.image import BOX_UNIT
-from utils.renderer import VideoWriter, draw_in_image, side_view
+from utils.renderer import VIDEO_SAMPLING, VideoWriter, draw_in_image, side_view
 from utils.results import ArrayFile, means_of, save_settings
 from utils.smoothing import OneEuro, OneEuroRotation
 from utils.window import Window
@@ -201,7 +201,7 @@ class FootageResults:
             vertices, cam, center, box_side = person
             draw_in_image(picture, vertices, self.body.faces, cam, center * zoom, box_side * zoom)
             top = (len(picture) - side) // 2
-            panel[top : top + side] = side_view(vertices, self.body.faces, cam, side)
+            panel[top : top + side] = side_view(vertices, self.body.faces, cam, side, supersampling=VIDEO_SAMPLING)
         shown = np.hstack([picture, panel])
         self.video.add(shown)
         return shown

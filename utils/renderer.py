@@ -19,6 +19,7 @@ from utils.geometry import CROP_SIZE, FOCAL_LENGTH
 NEAR = 0.05  # m; faces closer than this are left out
 EDGE_TOLERANCE = 1e-4  # barycentric; 1e-5 leaves single-pixel cracks in float32
 SUPERSAMPLING = 2
+VIDEO_SAMPLING = 1  # four samples a pixel would take four times as long, for edges that a video blurs
 SKIN_BLUE = (170.0, 190.0, 235.0)  # RGB, the colour of predicted bodies
 LIGHT = (0.3, -0.7, -0.7)  # direction to the light: from above, behind the camera
 AMBIENT = 0.45
@@ -167,19 +168,28 @@ def draw(
     return np.clip(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), 0, 255).astype(np.uint8)
 
 
-def overlay(crop: np.ndarray, vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, colours=SKIN_BLUE):
+def overlay(
+    crop: np.ndarray,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    cam: np.ndarray,
+    colours=SKIN_BLUE,
+    supersampling: int = SUPERSAMPLING,
+) -> np.ndarray:
     """Draw a predicted body over the crop it was predicted from.
 
     Args:
         crop: (S,S,3) uint8 RGB, 224 px or any other size of the same square
         vertices: (V,3) m, as the body model gives them
         cam: (3,) weak perspective s, tx, ty
+        supersampling: n for n x n samples a pixel
 
     Returns the image (S,S,3) uint8. The camera is that of SPIN: utils.geometry.project.
     """
     side = len(crop)
     in_camera = vertices + _translation(cam)
-    return draw(crop, in_camera, faces, FOCAL_LENGTH * side / CROP_SIZE, np.array([side / 2, side / 2]), colours)
+    focal, centre = FOCAL_LENGTH * side / CROP_SIZE, np.array([side / 2, side / 2])
+    return draw(crop, in_camera, faces, focal, centre, colours, supersampling)
 
 
 def draw_in_image(
@@ -198,11 +208,17 @@ def draw_in_image(
     right, bottom = np.clip(np.ceil(points.max(axis=0)) + 2, 0, image.shape[1::-1]).astype(int)
     if left < right and top < bottom:
         part = image[top:bottom, left:right]
-        # one sample a pixel: four would take four times as long, for edges that a video blurs
-        part[:] = draw(part, in_camera, faces, focal, center - [left, top], supersampling=1)
+        part[:] = draw(part, in_camera, faces, focal, center - [left, top], supersampling=VIDEO_SAMPLING)
 
 
-def side_view(vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, side: int = CROP_SIZE, colours=SKIN_BLUE):
+def side_view(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    cam: np.ndarray,
+    side: int = CROP_SIZE,
+    colours=SKIN_BLUE,
+    supersampling: int = SUPERSAMPLING,
+) -> np.ndarray:
     """The predicted body turned by 90 degrees about the vertical through its middle, on white -> (side,side,3) uint8.
 
     Size and height in the picture are those of `overlay`; arguments as there. What faces the camera faces left here.
@@ -211,7 +227,7 @@ def side_view(vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, side: in
     quarter_turn = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
     turned = (vertices - middle) @ quarter_turn.T + [0, middle[1], 0]
     centred = np.array([cam[0], 0, cam[2]])
-    return overlay(np.full((side, side, 3), 255, np.uint8), turned, faces, centred, colours)
+    return overlay(np.full((side, side, 3), 255, np.uint8), turned, faces, centred, colours, supersampling)
 
 
 def _translation(cam: np.ndarray) -> np.ndarray:
