@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint benchmark benchmark-video rates ablation footage-rates footage
+.PHONY: venv demo test lint benchmark benchmark-video rates ablation wild-rates footage-rates
 
 venv: .venv/installed
 
@@ -45,5 +45,5 @@ benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)
 
 # Tables of the README; they take hours, and go on where they stopped.
-rates ablation footage-rates footage: venv
+rates ablation wild-rates footage-rates: venv .venv/video
 	.venv/bin/python benchmarks/ablation.py $@

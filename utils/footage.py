@@ -275,6 +275,7 @@ class FootageResults:
         means = means_of(self.rows, _SCORES)
         summary = {
             "frames": len(self.rows),
+            "complete": self.frames is None or len(self.rows) == self.frames,
             "frames_bridged": sum(row["seen"] == BRIDGED for row in self.rows),
             "frames_missing": sum(row["seen"] == MISSING for row in self.rows),
             **{_SCORES[score]: value for score, value in means.items()},
