@@ -546,13 +546,15 @@ def test_the_seventeen_joints_of_3dhp_are_scored_around_the_pelvis(world, bodies
     annotated[0, list(SPIN24).index("Left Knee"), 0] += 0.17
 
     class Predicted:
-        pass
+        keypoints_2d = torch.zeros(2, 49, 2)
 
     Predicted.vertices = vertices
-    predicted, given, scores = score_3dhp(Predicted, {"joints_3d": torch.as_tensor(annotated)}, {}, regressor)
+    frame = {"joints_3d": torch.as_tensor(annotated), "keypoints_2d": torch.tensor([0.3, 0.4, 1.0]).repeat(2, 49, 1)}
+    predicted, given, scores = score_3dhp(Predicted, frame, {}, regressor)
+    np.testing.assert_allclose(scores["reprojection"], 0.25, rtol=1e-6)  # 0.5 of half a crop
     assert predicted.shape == given.shape == (2, 17, 3)
     np.testing.assert_allclose(scores["mpjpe"], [170 / 17, 0], atol=1e-3)
-    assert set(scores) == {"mpjpe", "pampjpe", "pck", "auc"}
+    assert set(scores) == {"mpjpe", "pampjpe", "pck", "auc", "reprojection"}
     assert COMMON17.index("Left Knee") == abs(predicted - given).sum(2)[0].argmax()
 
 
@@ -679,13 +681,14 @@ def test_ph_compares_joints_with_the_persons_own_body_and_meshes_with_the_neutra
     frame = {
         name: torch.as_tensor(np.asarray(value))[None]
         for name, value in stream[0].items()
-        if name in ("pose", "betas", "betas_neutral", "gender")
+        if name in ("pose", "betas", "betas_neutral", "gender", "keypoints_2d")
     }
     regressor = torch.as_tensor(np.load(world.stream.assets.regressor_h36m), dtype=torch.float32)
 
     class Predicted:
         vertices = bodies["neutral"].from_axis_angle(frame["pose"], frame["betas_neutral"]).vertices
         betas = frame["betas_neutral"]
+        keypoints_2d = torch.zeros(1, 49, 2)
 
     scores = score_3dpw_ph(Predicted, frame, bodies, regressor)[2]
     own = score_3dpw(Predicted, frame, bodies, regressor)[2]

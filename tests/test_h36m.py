@@ -266,8 +266,9 @@ def test_scores_of_human36m_are_zero_for_the_annotated_joints(bodies, world):
     vertices = body.unposed(torch.zeros(1, 10))
     joints = torch.zeros(1, 24, 4)
     joints[:, rows(H36M17, SPIN24), :3] = regressor @ vertices
-    prediction = types.SimpleNamespace(vertices=vertices)
-    scores = score_h36m(prediction, {"joints_3d": joints}, bodies, regressor)[2]
+    prediction = types.SimpleNamespace(vertices=vertices, keypoints_2d=torch.zeros(1, 49, 2))
+    frame = {"joints_3d": joints, "keypoints_2d": torch.ones(1, 49, 3)}
+    scores = score_h36m(prediction, frame, bodies, regressor)[2]
     assert scores["mpjpe"][0] < 1e-3
 
 
