@@ -45,5 +45,6 @@ benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)
 
 # Tables of the README; they take hours, and go on where they stopped.
-rates ablation wild-rates footage-rates: venv .venv/video
+footage-rates: .venv/video
+rates ablation wild-rates footage-rates: venv
 	.venv/bin/python benchmarks/ablation.py $@

@@ -36,9 +36,16 @@ ABLATION = {
 
 
 def rates(*of_adam: str) -> dict[str, list[str]]:
-    """A row for each rate of Adam; the probe's keeps the paper's proportion to it."""
+    """A row for each rate of Adam, with the paper's weights; the probe's keeps the paper's proportion to it."""
     of_probe = [f"{float(rate) * 8 / 3:.1e}".replace("e-0", "e-").replace(".0e", "e") for rate in of_adam]
-    return {f"{one}, {other}": ["--lr", one, "--metalr", other] for one, other in zip(of_adam, of_probe, strict=True)}
+    both = zip(of_adam, of_probe, strict=True)
+    return {f"{one}, {other}": ["--lr", one, "--metalr", other, "--s2dloss_weight", "10"] for one, other in both}
+
+
+def weights_of_2d(adam: str, *weights: str) -> dict[str, list[str]]:
+    """A row for each weight of the 2D joints, at one rate of Adam; more of it is a longer probe, too."""
+    ((both, flags),) = rates(adam).items()
+    return {f"{both}, 2D weight {weight}": [*flags[:-1], weight] for weight in weights}
 
 
 class Table(NamedTuple):
@@ -62,12 +69,16 @@ TABLES = {
         *("synthetic-validation", "synthetic", (0,)),
     ),
     "wild-rates": Table(
-        {**FROZEN, **rates("3e-5", "6e-5", "1e-4", "2e-4")},
+        {**FROZEN, **rates("3e-5", "6e-5", "1e-4", "2e-4"), **weights_of_2d("6e-5", "20", "30", "40", "60")},
         *("wild", "wild", (0,)),
         ("reprojection_share_of_box", "mpjpe_mm", "pampjpe_mm", "accel_mm"),
     ),
     "footage-rates": Table(
-        {**FROZEN, **rates("3e-5", "6e-5", "1e-4", "1.4e-4", "2e-4")},
+        {
+            **FROZEN,
+            **rates("3e-5", "6e-5", "1e-4", "1.4e-4", "2e-4"),
+            **weights_of_2d("6e-5", "20", "30", "40", "60"),
+        },
         *("wild", "wild", (0,)),
         ("adapted_share_of_box", "accel_mm"),
         # in the sixth, wild_05_side_step, MediaPipe sees nobody
@@ -156,9 +167,9 @@ def main() -> None:
         env = stream_env(seed, chosen.dataset)
         images = Path(env["SYNTHETIC_ROOT"]) / chosen.stream / "imageFiles"
         inputs = {clip: ["--video", str(images / clip)] for clip in chosen.clips}
-        for folder, given in (inputs or {f"seed-{seed}": ["--dataset_name", chosen.stream]}).items():
+        for part, given in (inputs or {"": ["--dataset_name", chosen.stream]}).items():
             for name, flags in chosen.rows.items():
-                tasks.append((name, (output / folder, name, [*given, *flags], env)))
+                tasks.append((name, (output / f"seed-{seed}" / part, name, [*given, *flags], env)))
     with ThreadPoolExecutor(options.jobs) as pool:
         summaries = list(pool.map(lambda task: run_row(*task[1]), tasks))
     results: dict[str, list[dict]] = {name: [] for name in chosen.rows}
