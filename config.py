@@ -120,8 +120,8 @@ LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m
 
 # the rates at which every score of the validation stream is better than frozen (`make rates`)
 SYNTHETIC_RATES = {"lr": 3e-5, "metalr": 8e-5}
-# on rendered footage, the rates and the weight of 2D joints of the smallest 2D error (`make wild-rates footage-rates`)
-FOOTAGE_DEFAULTS = {"lr": 6e-5, "metalr": 1.6e-4, "s2dloss_weight": 20.0}
+# on rendered footage, the rates of the smallest 2D error (`make wild-rates footage-rates`)
+FOOTAGE_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
 
 STREAMS = {
     "3dpw": Stream("pw3d", "3dpw", "3DPW test, #PS (14 joints)", PW3D, H36M, ASSETS),
@@ -142,10 +142,10 @@ STREAMS = {
         _rendered("wild")._replace(made_by=WILD.made_by),
         WILD,
         FOOTAGE_ASSETS,
-        FOOTAGE_DEFAULTS,
+        FOOTAGE_RATES,
     ),
 }
 
 # what `--video` chooses: the user's body model and network where they are there, else the free ones
-FOOTAGE = Stream("video", "footage", "footage (2D joints)", None, WILD, ASSETS, FOOTAGE_DEFAULTS)
+FOOTAGE = Stream("video", "footage", "footage (2D joints)", None, WILD, ASSETS, FOOTAGE_RATES)
 FREE_FOOTAGE = FOOTAGE._replace(assets=FOOTAGE_ASSETS)
