@@ -47,6 +47,13 @@ def test_the_body_stands_upright_in_a_t_pose_and_faces_plus_z(bodies, gender):
 
 
 @pytest.mark.parametrize("gender", GENDERS)
+def test_the_ears_are_where_they_meet_the_face_as_detectors_see_them(bodies, gender):
+    _, joints = posed(bodies[gender])
+    # bitragion breadth of nearly all adults; from rim to rim of the ears it is 17 cm and more
+    assert 0.125 < at(joints, "Left Ear")[0] - at(joints, "Right Ear")[0] < 0.16
+
+
+@pytest.mark.parametrize("gender", GENDERS)
 def test_left_is_plus_x_and_the_right_is_its_mirror_image(bodies, gender):
     _, joints = posed(bodies[gender])
     left = [row for row, name in enumerate(JOINTS49) if name.startswith(("Left ", "OP L"))]

@@ -319,15 +319,21 @@ def keypoint_vertices(
         return int(members[np.argmax(vertices[members] @ direction)])
 
     head = np.flatnonzero(skinning_weights(human, kept, across)[:, SMPL24.index("head")] > 0.9)
+
+    def nearest_of_head(point: np.ndarray) -> int:
+        return int(head[np.argmin(np.linalg.norm(vertices[head] - point, axis=1))])
+
     centres = [template[hole].mean(axis=0) for hole in holes]
     eye = max(centres, key=lambda centre: centre[0])  # the openings are the mouth and, further out, the two eyes
     y = vertices[head, 1]
     below_eyes = head[(y < eye[1]) & (y > eye[1] - 0.07)]
     beside = head[np.abs(y - eye[1] + 0.02) < 0.04]
+    rim = vertices[beside[np.argmax(vertices[beside, 0])]]
+    tragus = rim + [-0.015, -0.015, 0.03]  # where the ear begins in front, which is what detectors find
     ids = {
         "nose": int(below_eyes[np.argmax(vertices[below_eyes, 2])]),
-        "leye": int(head[np.argmin(np.linalg.norm(vertices[head] - eye, axis=1))]),
-        "lear": int(beside[np.argmax(vertices[beside, 0])]),
+        "leye": nearest_of_head(eye),
+        "lear": nearest_of_head(tragus),
         "LBigToe": extreme(["toe1-1.L", "toe1-2.L"], [0, 0, 1]),
         "LSmallToe": extreme(["toe5-1.L", "toe5-2.L", "toe5-3.L"], [0, 0, 1]),
         "LHeel": extreme(["foot.L"], [0, -1, -1]),
