@@ -118,7 +118,7 @@ WILD = Recording(
 )
 LAB = _rendered("source")._replace(annotations=SYNTHETIC_ROOT / "source" / "h36m_train.npz")
 
-# the rates at which every score of the validation stream is better than frozen (`make rates`)
+# the rates of the smallest acceleration error on the validation stream (`make rates`)
 SYNTHETIC_RATES = {"lr": 3e-5, "metalr": 8e-5}
 # on rendered footage, the rates of the smallest 2D error (`make wild-rates footage-rates`)
 FOOTAGE_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
