@@ -400,9 +400,14 @@ def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL
     return Run(iter(footage), scorer, results)
 
 
+def read_options(argv: Sequence[str] | None = None) -> Options:
+    """The flags of the command line; a stream may have defaults of its own."""
+    return parse(Options, __doc__, argv, lambda given: _stream(given).defaults)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
-    options = parse(Options, __doc__, argv, lambda given: _stream(given).defaults)
+    options = read_options(argv)
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)
