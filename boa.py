@@ -34,7 +34,8 @@ from tqdm import tqdm
 import config
 from datasets import choose_stream, missing_for_footage, open_source, open_stream
 from datasets.base import batches
-from datasets.video import Footage, Video, list_people
+from footage.keypoints import joint_names
+from footage.video import Footage, Video, list_people
 from models.hmr import load_hmr
 from models.prediction import Prediction, predict
 from models.prior import PosePrior
@@ -46,7 +47,6 @@ from utils.evaluation import SCORES, FootageScorer, Scorer
 from utils.files import load_npy
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from utils.joints import H36M17, JOINTS49
-from utils.keypoints import joint_names
 from utils.options import option, parse
 from utils.results import Results, create_folder
 
@@ -386,8 +386,8 @@ def benchmark_run(options: Options, stream: config.Stream, bodies: Mapping[str, 
 
 def footage_run(options: Options, footage: Footage, model: nn.Module, body: SMPL, facts: dict[str, Any]) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
-    from utils.footage import FootageResults  # draws, plots and exports, which only footage needs
-    from utils.window import open_window
+    from footage.results import FootageResults  # draws, plots and exports, which only footage needs
+    from footage.window import open_window
 
     frozen = copy.deepcopy(model).requires_grad_(False)
     scorer = FootageScorer(functools.partial(predict, frozen, body.joints_only()))

@@ -32,10 +32,10 @@ from datasets.base import CroppedFrames
 from models.hmr import HMR, load_hmr, load_mean_params
 from models.prediction import predict
 from models.smpl import SMPL, load_bodies
+from synthetic.stream import Lab, Rendered
+from synthetic.wild import Wild
 from utils import losses
 from utils.augmentation import augment
-from utils.data_preprocess.synthetic import Lab, Rendered
-from utils.data_preprocess.wild import Wild
 from utils.device import choose_device
 from utils.errors import UserError, run_command
 from utils.evaluation import GENDERS, score_3dpw

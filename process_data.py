@@ -21,7 +21,10 @@ from typing import NamedTuple
 
 import config
 from models.smpl import load_bodies
-from utils.data_preprocess import body_model, h36m, mpi_inf_3dhp, pw3d, smpl_model, synthetic, wild
+from synthetic import stream as synthetic
+from synthetic import wild
+from tools.build_body import body_model
+from utils.data_preprocess import h36m, mpi_inf_3dhp, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
 

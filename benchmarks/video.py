@@ -17,10 +17,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import config
-from datasets.video import Footage, Video
-from utils.data_preprocess.skinning import Body
+from footage.results import PANEL
+from footage.video import Footage, Video
+from synthetic.body import Body
 from utils.errors import run_command
-from utils.footage import PANEL
 from utils.image import BOX_UNIT
 from utils.renderer import VIDEO_SAMPLING, draw_in_image, side_view
 

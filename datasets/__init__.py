@@ -37,7 +37,7 @@ def open_source(source: config.Recording) -> CroppedFrames:
     Raises UserError when it is missing, damaged or empty.
     """
     if source == config.WILD and not source.annotations.exists():
-        from utils.data_preprocess import wild  # the renderer, which only this needs
+        from synthetic import wild  # the renderer, which only this needs
 
         log.info("the labelled source is rendered into %s, this once", source.images)
         wild.build_source(source.images, config.DEMO)

@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from models.prior import PosePrior
 from models.smpl import load_bodies
-from utils.data_preprocess.body_model import GENDERS, joint_of_bone, shape_space, volume
-from utils.data_preprocess.decimation import close_holes, decimate
-from utils.data_preprocess.skinning import Body
+from synthetic.body import Body
+from tools.build_body.body_model import GENDERS, joint_of_bone, shape_space, volume
+from tools.build_body.decimation import close_holes, decimate
 from utils.joints import BODY25, H36M17, JOINTS49, SMPL24, SPIN24, flip_permutation
 
 DEMO = Path(__file__).parent.parent / "data/demo"

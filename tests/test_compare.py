@@ -10,7 +10,7 @@ from test_synthetic import DEMO
 import boa
 import compare
 import config
-from utils.data_preprocess import synthetic
+from synthetic import stream as synthetic
 from utils.errors import UserError
 
 FRAMES = 3

@@ -10,8 +10,8 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from footage.export import Clip, save_bvh, save_glb
 from models.smpl import load_bodies
-from utils.export import Clip, save_bvh, save_glb
 from utils.joints import BODY25, SMPL24
 
 ASSETS = conftest.PROJECT / "data" / "demo"

@@ -14,15 +14,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from footage.results import FootageResults, full_camera
+from footage.smoothing import OneEuro, OneEuroRotation
+from footage.window import open_window
 from models.prediction import Prediction
 from models.smpl import load_bodies
 from utils.errors import UserError
 from utils.files import save_npz
-from utils.footage import FootageResults, full_camera
 from utils.geometry import project
 from utils.renderer import VideoWriter, draw_in_image
-from utils.smoothing import OneEuro, OneEuroRotation
-from utils.window import open_window
 
 ASSETS = conftest.PROJECT / "data" / "demo"
 SIZE = (180, 240)  # height and width

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from synthetic.body import Body
 from utils import renderer
-from utils.data_preprocess.skinning import Body
 from utils.errors import UserError
 from utils.geometry import project
 

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 from datasets.h36m import open_source
 from datasets.pw3d import join_sequences
 from models.smpl import load_bodies
-from utils.data_preprocess import synthetic
-from utils.data_preprocess.motions import (
+from synthetic import stream as synthetic
+from synthetic.body import Body
+from synthetic.motions import (
     KINDS,
     SOURCE_KINDS,
     TEST_KINDS,
@@ -20,8 +21,7 @@ from utils.data_preprocess.motions import (
     mirrored,
     motion,
 )
-from utils.data_preprocess.skinning import Body
-from utils.data_preprocess.street import Camera, look_at
+from synthetic.street import Camera, look_at
 from utils.image import Crop, read_rgb
 from utils.joints import JOINTS49, SMPL24, SPIN, SPIN24
 

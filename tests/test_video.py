@@ -17,18 +17,18 @@ import toys
 
 import boa
 import config
-from datasets import video
-from datasets.video import Footage, Picture, Video, bridge, follow, list_people
+from footage import video
+from footage.keypoints import open_keypoints, to_joints49
+from footage.tracking import SteadyBox, Tracker, box_of, overlap
+from footage.video import Footage, Picture, Video, bridge, follow, list_people
 from models.prediction import Prediction
+from synthetic import stream as synthetic
 from utils import losses
-from utils.data_preprocess import synthetic
 from utils.errors import UserError
 from utils.evaluation import FootageScorer
 from utils.image import BOX_UNIT, Crop
 from utils.joints import BODY25, COCO17, HALPE26, JOINTS49, MEDIAPIPE33, SPIN, rows
-from utils.keypoints import open_keypoints, to_joints49
 from utils.renderer import write_video
-from utils.tracking import SteadyBox, Tracker, box_of, overlap
 
 REAL = conftest.PROJECT.parent / "shared" / "data"
 FRAMES = 8
@@ -634,10 +634,10 @@ from pathlib import Path
 sys.path[:0] = [{project!r}, {tests!r}]
 import numpy as np
 import boa, config, toys
-from datasets.video import Crop, Footage, Video
+from footage.video import Crop, Footage, Video
 from models.smpl import load_bodies
 from utils.evaluation import FootageScorer
-from utils.footage import FootageResults
+from footage.results import FootageResults
 
 Crop.image = lambda crop, rgb: np.zeros((224, 224, 3), np.float32)  # the slowest part, and it keeps nothing
 count, folder, assets = int(sys.argv[1]), Path(sys.argv[2]), config.DEMO_ASSETS

@@ -12,7 +12,8 @@ from datasets.h36m import open_source
 from datasets.pw3d import open_folder
 from models.hmr import load_hmr
 from models.smpl import load_bodies
-from utils.data_preprocess import synthetic, wild
+from synthetic import stream as synthetic
+from synthetic import wild
 from utils.image import Crop, read_rgb
 from utils.joints import SPIN, SPIN24
 

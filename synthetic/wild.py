@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from synthetic import stream as synthetic
+from synthetic import street
+from synthetic.body import Body
+from synthetic.clothes import Wardrobe
+from synthetic.motions import FRAME_RATE, KINDS, source_poses, wander
+from synthetic.stream import FRAME_SIZE, SPLITS, Person, Rendered, World, draw_person
+from synthetic.street import Board, Camera, Patch, Scene, Thing, look_at
 from utils import renderer
-from utils.data_preprocess import street, synthetic
-from utils.data_preprocess.appearance import Wardrobe
-from utils.data_preprocess.motions import FRAME_RATE, KINDS, source_poses, wander
-from utils.data_preprocess.skinning import Body
-from utils.data_preprocess.street import Board, Camera, Patch, Scene, Thing, look_at
-from utils.data_preprocess.synthetic import FRAME_SIZE, SPLITS, Person, Rendered, World, draw_person
 from utils.files import save_text
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around

@@ -6,7 +6,7 @@ model trained on the one has not seen the other. Colours are RGB in 0-255.
 
 import numpy as np
 
-from utils.data_preprocess.skinning import Body
+from synthetic.body import Body
 from utils.joints import SMPL24, VERTEX21
 
 SKINS = np.array([[232, 200, 175], [205, 150, 120], [150, 100, 75], [95, 62, 45]], np.float32)

@@ -1,4 +1,4 @@
-"""A free body in SMPL format, built from the CC0 assets of MakeHuman (see utils/data_preprocess/makehuman.py).
+"""A free body in SMPL format, built from the CC0 assets of MakeHuman (see tools/build_body/makehuman.py).
 
 It has SMPL's 24 joints in SMPL's order and axes, ten shape directions in standard deviations for neutral, male and
 female, 6890 vertices and 13776 faces. The topology is its own: vertex ids and part labels of SMPL do not apply, so
@@ -12,9 +12,9 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from utils.data_preprocess.decimation import close_holes, decimate, largest_component, triangulate
-from utils.data_preprocess.makehuman import BODY_VERTICES, MakeHuman
-from utils.data_preprocess.motions import source_poses
+from synthetic.motions import source_poses
+from tools.build_body.decimation import close_holes, decimate, largest_component, triangulate
+from tools.build_body.makehuman import BODY_VERTICES, MakeHuman
 from utils.errors import UserError
 from utils.files import save_npy, write_atomically
 from utils.joints import EXTRA9, H36M17, SMPL24, SPIN24, VERTEX21, flip_permutation

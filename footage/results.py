@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.export import Clip, save_bvh, save_glb
+from footage.export import Clip, save_bvh, save_glb
+from footage.smoothing import OneEuro, OneEuroRotation
+from footage.window import Window
 from utils.files import save_text, write_atomically
 from utils.image import BOX_UNIT
 from utils.renderer import VIDEO_SAMPLING, VideoWriter, draw_in_image, side_view
 from utils.results import ArrayFile, means_of, save_settings
-from utils.smoothing import OneEuro, OneEuroRotation
-from utils.window import Window
 
 HEIGHT = 720  # px of the video at most
 PANEL = 320  # px, width of the view from the side

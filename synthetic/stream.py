@@ -15,11 +15,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from synthetic.body import Body
+from synthetic.clothes import Wardrobe
+from synthetic.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
+from synthetic.street import Camera, Scene, Street, Thing, blend, grain, look_at
 from utils import renderer
-from utils.data_preprocess.appearance import Wardrobe
-from utils.data_preprocess.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
-from utils.data_preprocess.skinning import Body
-from utils.data_preprocess.street import Camera, Scene, Street, Thing, blend, grain, look_at
 from utils.files import save_npz, save_text, write_atomically
 from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
