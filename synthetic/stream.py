@@ -30,6 +30,7 @@ PELVIS = list(SPIN24).index("Pelvis (MPII)")
 SIDES = ("left", "right")
 FEET = [rows([f"{side}_ankle", f"{side}_foot"], SMPL24) for side in SIDES]
 ARMS = [rows([f"{side}_{part}" for part in ("collar", "shoulder", "elbow", "wrist")], SMPL24) for side in SIDES]
+STEP = 1e-3  # m, by which a foot must be lower than the standing one to take over
 LIMBS = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
 SPLITS = ("train", "validation", "test", "wild")
 JPEG_QUALITY = 93
@@ -326,12 +327,14 @@ def perform(person: Person, kind: str, rng: np.random.Generator, frames: int) ->
     heading = Rotation.from_rotvec([0, rng.uniform(0, 2 * np.pi), 0])
     poses[:, 0] = (heading * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
     rotmats = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(frames, len(SMPL24), 3, 3)
-    places, feet_before = np.zeros((frames, 3)), None
+    places, feet_before, standing = np.zeros((frames, 3)), None, 0
     for frame, rotmat in enumerate(rotmats):
         vertices, skeleton = person.body(rotmat, person.shaped)
         feet = np.array([skeleton[foot].mean(axis=0) for foot in FEET])
+        # of two feet at the same height rounding would choose, differently on every processor
+        if feet[1 - standing, 1] < feet[standing, 1] - STEP:
+            standing = 1 - standing
         if feet_before is not None:
-            standing = feet[:, 1].argmin()
             places[frame] = places[frame - 1] + feet_before[standing] - feet[standing]
         places[frame, 1] = -vertices[:, 1].min()
         feet_before = feet
