@@ -9,7 +9,6 @@ command again goes on where an interrupted training stopped.
 """
 
 import csv
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import config
-from datasets import open_source, open_stream
+import streams
 from datasets.base import CroppedFrames
 from models.hmr import HMR, load_hmr, load_mean_params
 from models.prediction import predict
@@ -44,6 +43,7 @@ from utils.geometry import CROP_SIZE, axis_angle_to_rotmat
 from utils.image import normalise
 from utils.joints import SPIN
 from utils.options import option, parse
+from utils.results import run_folder, save_settings
 
 _COLUMNS = ("images", "loss", "source_mpjpe_mm", "source_pampjpe_mm", "target_mpjpe_mm", "target_pampjpe_mm")
 _WARM_UP = 0.03  # share of the training in which the rate rises
@@ -130,7 +130,7 @@ class Auxiliary(nn.Module):
 
 def training_loss(model: HMR, auxiliary: Auxiliary, body: SMPL, batch: dict[str, Tensor], weight: float) -> Tensor:
     """SPIN's loss on a labelled batch, the auxiliary one, and what keeps the camera's scale positive."""
-    predicted = predict(lambda image: model(image), body, batch["image"])
+    predicted = predict(model, body, batch)
     rotmat = axis_angle_to_rotmat(batch["pose"].view(-1, 3)).view(-1, 24, 3, 3)
     parts = losses.labelled(predicted, batch["keypoints_2d"], batch["joints_3d"], rotmat, batch["betas"])
     behind = torch.exp(-10 * predicted.cam[:, 0]).square().mean()
@@ -171,7 +171,7 @@ def validate(
                 for name, value in batch.items()
             }
             image = F.interpolate(batch["image"], (size, size), mode="area")
-            scored = score_3dpw(predict(model, bodies["neutral"], image), batch, bodies, regressor)[2]
+            scored = score_3dpw(predict(model, bodies["neutral"], {"image": image}), batch, bodies, regressor)[2]
             for name, values in found.items():
                 values.append(scored[name])
         scores |= {f"{domain}_{name}_mm": float(np.concatenate(values).mean()) for name, values in found.items()}
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     target = options.target or _TARGETS[options.source]
-    assets = config.STREAMS[target].assets
+    assets = streams.STREAMS[target].assets
     bodies = {
         name: body.to(device) for name, body in load_bodies(assets.smpl_model_dir, assets.regressor_extra).items()
     }
@@ -297,13 +297,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     auxiliary = Auxiliary(model).to(device)
     parameters = [*model.parameters(), *auxiliary.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, fused=True)
-    source = _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else open_source(config.H36M)
-    frames = validation_frames(options.source, open_stream(target)[0])
+    source = (
+        _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else streams.open_source(streams.H36M)
+    )
+    frames = validation_frames(options.source, streams.STREAMS[target].open()[0])
 
-    folder = Path(options.expdir) / options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = "".join(f"{name}: {value}\n" for name, value in dataclasses.asdict(options).items())
-    write_atomically(folder / "setting.txt", lambda path: path.write_text(settings))
+    folder = run_folder(options.expdir, options.name)
+    save_settings(folder, options)
     training = Training(folder, {"model": model, "auxiliary": auxiliary, "optimizer": optimizer})
     training.restore(device)
     check = functools.partial(validate, frames=frames, bodies=bodies, regressor=regressor, size=options.size)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import config
+import streams
 from models.smpl import load_bodies
 from synthetic import stream as synthetic
 from synthetic import wild
@@ -34,17 +35,19 @@ def convert_3dpw(options: argparse.Namespace) -> None:
     joints = {gender: bodies[gender].joints_only() for gender in ("male", "female")}
     if options.protocol == "ph":
         fits = pw3d.neutral_fits(bodies)
-        pw3d.convert(config.PW3D_PH.images, config.PW3D_PH.annotations, joints, fits=fits, settings=_settings(options))
+        pw3d.convert(
+            streams.PW3D_PH.images, streams.PW3D_PH.annotations, joints, fits=fits, settings=_settings(options)
+        )
     else:
         paper_compat = options.paper_compat
-        pw3d.convert(config.PW3D.images, config.PW3D.annotations, joints, paper_compat, settings=_settings(options))
+        pw3d.convert(streams.PW3D.images, streams.PW3D.annotations, joints, paper_compat, settings=_settings(options))
 
 
 def convert_3dhp(options: argparse.Namespace) -> None:
     if options.split == "test":
-        mpi_inf_3dhp.convert_test(config.HP3D.images, config.HP3D.annotations, _settings(options))
+        mpi_inf_3dhp.convert_test(streams.HP3D.images, streams.HP3D.annotations, _settings(options))
     else:
-        recording = config.HP3D_TRAIN
+        recording = streams.HP3D_TRAIN
         mpi_inf_3dhp.convert_train(
             recording.images, recording.annotations, options.paper_compat, settings=_settings(options)
         )
@@ -52,16 +55,16 @@ def convert_3dhp(options: argparse.Namespace) -> None:
 
 def convert_h36m(options: argparse.Namespace) -> None:
     if options.unpack:
-        h36m.unpack(config.H36M.images)
+        h36m.unpack(streams.H36M.images)
     if options.split == "valid":
-        files = {protocol: recording.annotations for protocol, recording in config.H36M_VALID.items()}
-        h36m.convert_valid(config.H36M.images, files, _settings(options))
+        files = {protocol: recording.annotations for protocol, recording in streams.H36M_VALID.items()}
+        h36m.convert_valid(streams.H36M.images, files, _settings(options))
         return
     body = None
     if config.H36M_MOSH_ROOT.exists() and not options.paper_compat:
         bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, ("neutral",))
         body = bodies["neutral"].joints_only()
-    recording = config.H36M
+    recording = streams.H36M
     h36m.convert(
         *(recording.images, config.H36M_MOSH_ROOT, recording.annotations, options.paper_compat, body),
         settings=_settings(options),

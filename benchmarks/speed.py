@@ -18,9 +18,8 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 import toys  # noqa: E402
 
 import boa  # noqa: E402
-import config  # noqa: E402
+import streams  # noqa: E402
 from models.hmr import HMR, load_mean_params  # noqa: E402
-from models.prediction import predict  # noqa: E402
 from models.prior import PosePrior  # noqa: E402
 from models.smpl import load_bodies  # noqa: E402
 from utils.data_preprocess import pw3d  # noqa: E402
@@ -47,20 +46,19 @@ def random_frame(generator: torch.Generator, index: int) -> dict:
 
 def time_loop(depth: int, first_order: bool) -> float:
     """Seconds per frame: history, both levels, updates and the final prediction; without reading and scoring."""
-    assets = config.DEMO_ASSETS
+    assets = streams.DEMO_ASSETS
     torch.manual_seed(0)
     body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ["neutral"])["neutral"]
     model = HMR(load_mean_params(assets.mean_params), depth).eval()
-    options = boa.Options(first_order=first_order)
+    options = boa.Options(first_order=first_order, prev_n=1)
     learner = boa.make_learner(model, body, PosePrior(assets.gmm), options)
-    history, generator = boa.History(1), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     seconds = []
     for index in range(_FRAMES):
         frame, source = random_frame(generator, index), random_frame(generator, index)
         start = time.perf_counter()
-        boa.adapt(frame, history.recall(frame), source, learner, options)
-        with torch.no_grad():
-            predict(model, body, frame["image"])
+        boa.adapt(frame, source, learner)
+        learner.predict(frame)
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[_WARM_UP:]))
 
@@ -68,7 +66,7 @@ def time_loop(depth: int, first_order: bool) -> float:
 def time_converter(folder: Path) -> float:
     """Seconds per person-frame of the 3DPW converter, from the raw pickle to the npz."""
     toys.write_3dpw(folder, {"downtown_bar_00": "mf"}, frames=_PERSON_FRAMES // 2)
-    assets = config.DEMO_ASSETS
+    assets = streams.DEMO_ASSETS
     bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("male", "female"))
     bodies = {gender: body.joints_only() for gender, body in bodies.items()}
     start = time.perf_counter()

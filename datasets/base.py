@@ -1,6 +1,7 @@
-"""The only reader of frames in the program: an image, the crop around its person, and what is known of him."""
+"""The only reader of frames in the program: an image, the crop around its person, and what is known of them."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from utils.errors import UserError
 from utils.image import Crop, normalise, read_rgb
 from utils.joints import JOINTS49, SPIN24
+from utils.structures import Frame
 
 # what a column holds per frame, for the check at the door
 _SHAPES = {
@@ -38,12 +40,16 @@ class CroppedFrames(Dataset):
             (N,) its name
         origin: the file the columns come from, for messages
 
+    Attributes:
+        numbers: (N,) of the frames in their sequences, by the last number of the image's name; rows where one has none
+        step: by which the numbers of consecutive frames mostly differ
+
     Raises:
         UserError: no frame at all, or columns of other shapes, or numbers that are not finite
     """
 
     def __init__(self, images: Path, columns: Mapping[str, np.ndarray], origin: Path) -> None:
-        self.images, self.columns = images, columns
+        self.images, self.columns, self.origin = images, columns, origin
         count = len(columns["imgname"])
         if count == 0:
             raise UserError(f"{origin} holds no frame; convert the data set again (README, Data)")
@@ -53,12 +59,29 @@ class CroppedFrames(Dataset):
                 raise UserError(f"{origin}: {name} has shape {column.shape} where {shape} is needed; convert it again")
             if name in _SHAPES and not np.isfinite(column).all():
                 raise UserError(f"{origin}: {name} holds numbers that are not finite; convert it again")
+        self.rows = np.arange(count)
+        self.numbers = _numbers(columns["imgname"])
+        self.step = _usual_step(self.numbers)
+
+    def part(self, stride: int, max_frames: int) -> "CroppedFrames":
+        """Every `stride`-th frame, `max_frames` of them at most (0: all); `index` stays the row among all."""
+        rows = np.arange(0, len(self), stride)[: max_frames or None]
+        part = CroppedFrames(self.images, {name: column[rows] for name, column in self.columns.items()}, self.origin)
+        part.rows, part.step = self.rows[rows], self.step * stride
+        return part
+
+    def without(self, name: str) -> "CroppedFrames":
+        """The same frames without one of the columns."""
+        columns = {other: column for other, column in self.columns.items() if other != name}
+        return CroppedFrames(self.images, columns, self.origin)
 
     def __len__(self) -> int:
         return len(self.columns["imgname"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One frame: `image` (3,224,224) normalised, `keypoints_2d` (49,3) in [-1,1], `index`, the other columns.
+        """One frame: `image` (3,224,224) normalised, `keypoints_2d` (49,3) in [-1,1], the other columns.
+
+        And `index`, its row in the data set, and `number`, that of the frame in its sequence.
 
         Raises UserError when the image is missing or unreadable.
         """
@@ -73,17 +96,31 @@ class CroppedFrames(Dataset):
         row["keypoints_2d"] = crop.points(row["keypoints_2d"])
         numbers = {name: np.float32(row[name]) for name in _NUMBERS if name in row}
         names = {name: str(row[name]) for name in _NAMES if name in row}
-        return {**row, **numbers, **names, "image": crop.image(rgb), "index": index}
+        place = {"index": self.rows[index], "number": self.numbers[index]}
+        return {**row, **numbers, **names, **place, "image": crop.image(rgb)}
 
 
-def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[dict[str, Any]]:
+def _numbers(names: np.ndarray) -> np.ndarray:
+    """The last number in the name of each image (N,), or, where one has none, the rows."""
+    found = [re.search(r"(\d+)\D*$", Path(str(name)).stem) for name in names]
+    return np.array([int(match[1]) for match in found]) if all(found) else np.arange(len(names))
+
+
+def _usual_step(numbers: np.ndarray) -> int:
+    """The most frequent positive difference of neighbours, 1 where there is none."""
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    forward = steps > 0
+    return int(steps[forward][counts[forward].argmax()]) if forward.any() else 1
+
+
+def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[Frame]:
     """Batches of consecutive frames, the next one read ahead; `endless` starts again after the last frame."""
     frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
     return ahead(default_collate([dataset[index] for index in group]) for group in groups)
 
 
-def ahead(items: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def ahead(items: Iterator[Frame]) -> Iterator[Frame]:
     """The same items, the next one prepared by a thread meanwhile.
 
     A thread, not a process: it reports an unreadable file as it is, and needs no shared memory.

@@ -43,13 +43,6 @@ def is_person(person: np.ndarray) -> bool:
     return int((person[TRUNK_AND_LIMBS, 2] > CONFIDENT).sum()) >= MIN_JOINTS
 
 
-def joint_names(confidence: np.ndarray) -> str:
-    """Those of the 49 joints that have any confidence (49,), each place of the body once."""
-    seen = [name for name, value in zip(JOINTS49, confidence, strict=True) if value > 0]
-    names = {tuple(same_joint_rows(name)): name.removeprefix("OP ") for name in reversed(seen)}
-    return ", ".join(reversed(names.values())) or "none"
-
-
 def open_keypoints(source: str, numbered: bool) -> "KeypointFiles | MediaPipe":
     """Open what `--keypoints` names: mediapipe, a file or a folder.
 

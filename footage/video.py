@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from datasets.base import ahead
-from footage.keypoints import MIN_JOINTS, KeypointFiles, MediaPipe, is_person, joint_names, open_keypoints
+from footage.keypoints import MIN_JOINTS, KeypointFiles, MediaPipe, is_person, open_keypoints
 from footage.tracking import SteadyBox, Tracker, box_of, prominence
 from utils.device import has_screen
 from utils.errors import UserError
 from utils.files import existing, write_atomically
 from utils.image import BOX_UNIT, Crop, normalise, read_rgb
-from utils.joints import JOINTS49
+from utils.joints import JOINTS49, joint_names
 
 log = logging.getLogger("boa")
 

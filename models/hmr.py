@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +13,13 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from utils.errors import UserError
 from utils.files import existing, load_npz
 from utils.geometry import rot6d_to_rotmat
+from utils.structures import SmplParams
 
 _LAYERS = {18: (BasicBlock, [2, 2, 2, 2]), 34: (BasicBlock, [3, 4, 6, 3]), 50: (Bottleneck, [3, 4, 6, 3])}
 _NORMS = {"group": partial(nn.GroupNorm, 4), "batch": nn.BatchNorm2d}
 _ITERATIONS = 3
 _WIDTH = 1024
 _SIZES = {"pose": 144, "shape": 10, "cam": 3}
-
-
-class SmplParams(NamedTuple):
-    """Rotations (B,24,3,3), betas (B,10) and weak perspective cam (B,3) = s, tx, ty."""
-
-    rotmat: Tensor
-    betas: Tensor
-    cam: Tensor
 
 
 class HMR(ResNet):

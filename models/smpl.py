@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import smplx
@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.files import load_npy, load_npz
 from utils.joints import BODY25, BODY54, EXTRA9, SPIN24, VERTEX21, rows
 from utils.restricted_pickle import load_pickle
+from utils.structures import BodyOutput
 
 GENDERS = ("neutral", "male", "female")
 NUM_BETAS = 10
@@ -23,13 +24,6 @@ _REMEDY = (
     "run `python process_data.py --dataset smpl` (README, Get started); "
     "without any download, `python boa.py --name demo --dataset_name synthetic` runs now"
 )
-
-
-class BodyOutput(NamedTuple):
-    """Joints (B,49,3) and vertices (B,V,3) in metres."""
-
-    joints: Tensor
-    vertices: Tensor
 
 
 class SMPL(smplx.SMPL):

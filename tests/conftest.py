@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toys
 
-import config
+import streams
 from datasets import pw3d as pw3d_stream
 from models.smpl import load_bodies
 from utils.data_preprocess import pw3d
@@ -52,7 +52,7 @@ class World:
     """A folder of toys, converted and ready to run on."""
 
     folder: Path
-    stream: config.Stream
+    stream: streams.Stream
 
     @property
     def env(self) -> dict[str, str]:
@@ -66,9 +66,9 @@ def make_world(folder: Path) -> World:
     bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("male", "female"))
     pw3d.convert(folder / "3DPW", extras / "3dpw_vid", bodies)
     toys.write_source(folder / "H36M", extras / "h36m_train.npz")
-    target = config.PW3D._replace(images=folder / "3DPW", annotations=extras / "3dpw_vid")
-    source = config.H36M._replace(images=folder / "H36M", annotations=extras / "h36m_train.npz")
-    return World(folder, config.STREAMS["3dpw"]._replace(target=target, source=source, assets=assets))
+    target = streams.PW3D._replace(images=folder / "3DPW", annotations=extras / "3dpw_vid")
+    source = streams.H36M._replace(images=folder / "H36M", annotations=extras / "h36m_train.npz")
+    return World(folder, streams.STREAMS["3dpw"]._replace(target=target, source=source, assets=assets))
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,15 @@ import toys
 
 import boa
 from datasets.base import batches
-from models.prediction import Prediction, predict
+from models.learner import History
+from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import SMPL
 from utils import losses
 from utils.evaluation import Scorer, score_3dpw
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
+from utils.results import BenchmarkResults, RunFolder, create_folder
+from utils.structures import Prediction
 
 
 def make_batch(rows: list[tuple[str, int, int]]) -> dict:
@@ -36,12 +39,12 @@ def make_batch(rows: list[tuple[str, int, int]]) -> dict:
 
 def starts_of_motion(persons: list[tuple[str, int]], paper_compat: bool, n: int = 5) -> list[tuple[int, int]]:
     """(frame, frame before) of every frame that has a motion term."""
-    history = boa.History(n, paper_compat)
+    history = History(n, paper_compat=paper_compat)
     pairs = []
     for index, (sequence, person) in enumerate(persons):
         past = history.recall(make_batch([(sequence, person, index)]))
         if past:
-            pairs.append((index, int(past.image[0, 0])))
+            pairs.append((index, int(past.frames["image"][0, 0])))
     return pairs
 
 
@@ -65,15 +68,15 @@ def test_history_runs_on_across_cuts_as_published_with_paper_compat():
 
 
 def test_history_pairs_the_frames_of_a_batch_one_by_one():
-    history = boa.History(2)
+    history = History(2)
     assert history.recall(make_batch([("a", 0, 0), ("a", 0, 1)])) is None
     past = history.recall(make_batch([("a", 0, 2), ("b", 0, 3)]))
     assert past.rows == [0]
-    assert past.image.tolist() == [[0.0]]
+    assert past.frames["image"].tolist() == [[0.0]]
 
 
 def test_history_keeps_no_more_than_n_frames():
-    history = boa.History(5)
+    history = History(5)
     for index in range(50):
         history.recall(make_batch([("a", 0, index)]))
     assert len(history.frames) == 5
@@ -106,7 +109,7 @@ def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, so
 
     def regress(parameters, image) -> Prediction:
         call = functools.partial(torch.func.functional_call, model, dict(zip(names, parameters, strict=True)))
-        return predict(lambda picture: call(args=(picture,)), body, image)
+        return predict(lambda given: call(args=(given,)), body, {"image": image})
 
     def single_frame(parameters):
         here, there = regress(parameters, frame["image"]), regress(parameters, source["image"])
@@ -126,12 +129,12 @@ def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, so
     gradients = torch.autograd.grad(lower, weights, create_graph=not options.first_order)
     probed = [weight - options.metalr * gradient for weight, gradient in zip(weights, gradients, strict=True)]
     here, upper = single_frame(probed)
-    before = regress(probed, past.image)
+    before = regress(probed, past["image"])
     with torch.no_grad():
-        taught = predict(teacher, body, frame["image"])
+        taught = predict(teacher, body, frame)
     terms = losses.teacher(here, taught)
     upper = upper + 0.1 * (5 * terms["kp3d"] + 5 * terms["kp2d"] + terms["pose"] + 0.001 * terms["betas"])
-    way = here.keypoints_2d - before.keypoints_2d - (frame["keypoints_2d"] - past.keypoints_2d)[..., :2]
+    way = here.keypoints_2d - before.keypoints_2d - (frame["keypoints_2d"] - past["keypoints_2d"])[..., :2]
     return lower, upper + 0.1 * (way[:, 25:] ** 2).mean()
 
 
@@ -139,19 +142,19 @@ def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, so
 @pytest.mark.parametrize(("first_order", "metalr"), [(False, 1e-2), (True, 1e-2), (False, 0.0)])
 def test_a_step_is_the_gradient_through_the_probe_written_out_by_hand(setting, first_order, metalr):
     model, body, prior = setting
-    options = boa.Options(first_order=first_order, metalr=metalr, lr=1e-3)
+    options = boa.Options(first_order=first_order, metalr=metalr, lr=1e-3, prev_n=1)
     learner = boa.make_learner(model, body, prior, options)
     for weight in learner.teacher.parameters():
         weight.data.add_(1e-3)
-    frame, source, earlier = sample(1), sample(2), sample(3)
-    past = boa.Past([0], earlier["image"], earlier["keypoints_2d"])
+    frame, source, past = sample(1), sample(2), sample(3)
+    learner.history.recall(past)
     weights = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
     lower, upper = plain_objectives(
         weights, copy.deepcopy(model), learner.teacher, body, prior, frame, past, source, options
     )
     expected = torch.autograd.grad(upper, weights)
 
-    terms = boa.adapt(frame, past, source, learner, options)
+    terms = boa.adapt(frame, source, learner)
     assert terms["lower/total"].item() == pytest.approx(lower.item(), rel=1e-6)
     assert terms["upper/total"].item() == pytest.approx(upper.item(), rel=1e-6)
     for weight, gradient in zip(model.parameters(), expected, strict=True):
@@ -164,7 +167,7 @@ def test_first_and_second_order_differ(setting):
     for first_order in (False, True):
         options = boa.Options(first_order=first_order, metalr=1e-2)
         own = copy.deepcopy(model)
-        boa.adapt(sample(1), None, sample(2), boa.make_learner(own, body, prior, options), options)
+        boa.adapt(sample(1), sample(2), boa.make_learner(own, body, prior, options))
         gradients.append(own.layer.weight.grad)
     assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
 
@@ -192,7 +195,7 @@ def test_teacher_keeps_its_share_of_the_old_weights():
 def test_without_a_labelled_source_the_other_terms_remain(setting):
     model, body, prior = setting
     options = boa.Options(labelloss_weight=0.0)
-    terms = boa.adapt(sample(1), None, None, boa.make_learner(model, body, prior, options), options)
+    terms = boa.adapt(sample(1), None, boa.make_learner(model, body, prior, options))
     assert not [name for name in terms if "labelled" in name]
     assert {"lower/kp2d", "upper/kp2d", "upper/teacher"} <= set(terms)
 
@@ -205,8 +208,9 @@ def adapted_weights(world, frames, bodies, tmp_path, name: str) -> torch.Tensor:
     learner = boa.make_learner(model, bodies["neutral"], PosePrior(world.stream.assets.gmm), options)
     regressor = torch.as_tensor(np.load(world.stream.assets.regressor_h36m), dtype=torch.float32)
     scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
-    results = boa.Results(boa.create_folder(tmp_path, name, False), {}, {}, len(frames), False)
-    boa.run_stream(batches(frames, 1), None, learner, model, bodies["neutral"], scorer, results, options)
+    run = RunFolder(create_folder(tmp_path, name, False), options, {})
+    results = BenchmarkResults(run, len(frames), False)
+    boa.run_stream(batches(frames, 1), None, learner, scorer, results)
     results.close()
     return model.layer.weight.detach()
 
@@ -237,6 +241,7 @@ from datasets.base import CroppedFrames, batches
 from models.prior import PosePrior
 from models.smpl import load_bodies
 from utils.evaluation import Scorer, score_3dpw
+from utils.results import BenchmarkResults, RunFolder, create_folder
 
 world = Path({world!r})
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -252,8 +257,8 @@ model = toys.TinyRegressor().eval()
 options = boa.Options(name="memory", labelloss_weight=0.0)
 learner = boa.make_learner(model, bodies["neutral"], PosePrior(spin / "gmm_08.pkl"), options)
 scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
-results = boa.Results(boa.create_folder(folder, "memory", False), {{}}, {{}}, count, True)
-boa.run_stream(batches(repeated, 1), None, learner, model, bodies["neutral"], scorer, results, options)
+results = BenchmarkResults(RunFolder(create_folder(folder, "memory", False), options, {{}}), count, True)
+boa.run_stream(batches(repeated, 1), None, learner, scorer, results)
 results.close()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

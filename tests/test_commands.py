@@ -12,7 +12,7 @@ import toys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import boa
-import config
+import streams
 from benchmarks import ablation
 from models.hmr import HMR
 from utils.errors import UserError
@@ -137,7 +137,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path):
 @pytest.fixture
 def attempt(own_world, monkeypatch, tmp_path):
     """Run boa.py in this process on toys that the test has damaged -> the error's message."""
-    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream)
+    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream)
 
     def run(*arguments: str) -> str:
         with pytest.raises(UserError) as caught:
@@ -244,15 +244,14 @@ def test_without_a_source(attempt):
 
 
 def test_without_3dpw_the_free_benchmark_is_named(own_world, monkeypatch, tmp_path):
-    target = config.PW3D._replace(annotations=tmp_path / "nowhere")
-    monkeypatch.setattr(config, "PW3D", target)
-    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream._replace(target=target))
+    target = streams.PW3D._replace(annotations=tmp_path / "nowhere")
+    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream._replace(target=target))
     with pytest.raises(UserError, match=r"process_data\.py --dataset 3dpw.*`--dataset_name synthetic` runs now"):
         boa.main(["--name", "x", "--expdir", str(tmp_path)])
 
 
 def test_a_stream_may_have_defaults_of_its_own_and_a_flag_overrules_them(own_world, monkeypatch, tmp_path):
-    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream._replace(defaults={"lr": 1e-5, "metalr": 2e-5}))
+    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream._replace(learning_rates={"lr": 1e-5, "metalr": 2e-5}))
     boa.main(["--name", "x", "--expdir", str(tmp_path), "--metalr", "0", "--labelloss_weight", "0"])
     options = toys.read_summary(tmp_path / "x")["options"]
     assert (options["lr"], options["metalr"], options["beta1"]) == (1e-5, 0, 0.5)
@@ -269,7 +268,7 @@ def test_rows_of_a_table_are_different_runs_of_boa_and_one_has_the_defaults(name
 
 def test_a_run_without_source_does_not_open_it(own_world, monkeypatch, tmp_path):
     own_world.stream.source.annotations.unlink()
-    monkeypatch.setitem(config.STREAMS, "3dpw", own_world.stream)
+    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream)
     boa.main(["--name", "x", "--expdir", str(tmp_path), "--labelloss_weight", "0"])
     assert toys.read_summary(tmp_path / "x")["complete"]
 
@@ -310,20 +309,34 @@ def test_with_a_prediction_that_is_not_finite_the_frame_is_named(attempt):
 def test_an_earlier_run_is_not_overwritten_unasked(attempt):
     attempt.out.mkdir(parents=True)
     (attempt.out / "scores.csv").write_text("precious")
+    for flags in ([], ["--overwrite"]):
+        assert "x holds files that are not of a run; choose another --name" in attempt(*flags)
+    (attempt.out / "setting.txt").write_text("name: x")
     assert "holds an earlier run; choose another --name, or replace it by --overwrite" in attempt()
     assert (attempt.out / "scores.csv").read_text() == "precious"
     boa.main(["--name", "x", "--expdir", str(attempt.out.parent), "--overwrite", "--method", "frozen"])
     assert toys.read_summary(attempt.out)["frames"] == 12
 
 
-def test_a_name_with_slashes_is_refused(attempt):
-    assert "choose one without slashes" in attempt("--name", "../x")
+@pytest.mark.parametrize("name", ["../x", "..", ".", "", "a/b", "/", "..\n"])
+def test_a_name_that_is_none_of_a_folder_is_refused(attempt, name):
+    attempt.out.parent.mkdir()
+    precious = attempt.out.parent / "scores.csv"
+    precious.write_text("precious")
+    assert "is no name of a folder" in attempt("--name", name, "--overwrite")
+    assert precious.read_text() == "precious"
 
 
 def test_a_gpu_that_is_not_there(attempt):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert "finds no GPU here; use --device cpu" in attempt("--device", "cuda")
+    for device in ("cuda", "cuda:7"):
+        assert "finds no GPU here; use --device cpu" in attempt("--device", device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cpu:x", "meta", "cuda:-1"])
+def test_a_device_that_is_none_is_one_line(attempt, device):
+    assert f"--device {device}" in attempt("--device", device)
 
 
 def test_a_full_disk_is_one_line(attempt):

@@ -9,7 +9,7 @@ from test_synthetic import DEMO
 
 import boa
 import compare
-import config
+import streams
 from synthetic import stream as synthetic
 from utils.errors import UserError
 
@@ -27,12 +27,12 @@ def runs(tmp_path_factory):
     synthetic.write_stream(folder / "stream", DEMO, "test", frames=FRAMES)
     synthetic.write_source(folder / "source", DEMO, 4)
     torch.manual_seed(0)
-    torch.save({"model": HMR(load_mean_params(config.DEMO_ASSETS.mean_params), 18).state_dict()}, folder / "base.pt")
-    stream = config.STREAMS["synthetic"]
+    torch.save({"model": HMR(load_mean_params(streams.DEMO_ASSETS.mean_params), 18).state_dict()}, folder / "base.pt")
+    stream = streams.STREAMS["synthetic"]
     target = stream.target._replace(images=folder / "stream", annotations=folder / "stream" / "3dpw_vid")
     source = stream.source._replace(images=folder / "source", annotations=folder / "source" / "h36m_train.npz")
     patch = pytest.MonkeyPatch()
-    patch.setitem(config.STREAMS, "synthetic", stream._replace(target=target, source=source))
+    patch.setitem(streams.STREAMS, "synthetic", stream._replace(target=target, source=source))
     common = ["--dataset_name", "synthetic", "--model_file", str(folder / "base.pt"), "--expdir", str(folder)]
     boa.main(["--name", "frozen", "--method", "frozen", "--save_predictions", *common])
     boa.main(["--name", "adapted", "--first_order", "--lr", "1e-4", "--save_predictions", *common])

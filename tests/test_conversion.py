@@ -21,8 +21,8 @@ import toys
 from PIL import Image
 
 import boa
-import config
 import process_data
+import streams
 from datasets import mpi_inf_3dhp as stream_3dhp
 from datasets import pw3d as stream_3dpw
 from models.smpl import load_bodies
@@ -559,11 +559,11 @@ def test_the_seventeen_joints_of_3dhp_are_scored_around_the_pelvis(world, bodies
 
 
 def test_adapting_to_3dhp_reports_each_sequence_and_each_activity(raw, test_set, world, monkeypatch, tmp_path):
-    target = config.HP3D._replace(images=raw / "MPI_INF_3DHP", annotations=test_set)
-    stream = config.STREAMS["mpi-inf-3dhp"]._replace(
+    target = streams.HP3D._replace(images=raw / "MPI_INF_3DHP", annotations=test_set)
+    stream = streams.STREAMS["mpi-inf-3dhp"]._replace(
         target=target, source=world.stream.source, assets=world.stream.assets
     )
-    monkeypatch.setitem(config.STREAMS, "mpi-inf-3dhp", stream)
+    monkeypatch.setitem(streams.STREAMS, "mpi-inf-3dhp", stream)
     boa.main(["--name", "x", "--expdir", str(tmp_path), "--dataset_name", "mpi-inf-3dhp"])
     summary = toys.read_summary(tmp_path / "x")
     assert summary["protocol"] == "MPI-INF-3DHP test (17 joints)"

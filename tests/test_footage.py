@@ -1,11 +1,12 @@
 """What a run on footage leaves, from the true bodies of a rendered stream as predictions."""
 
 import csv
+import dataclasses
 import gc
 import json
 import shutil
 import subprocess
-from contextlib import closing
+from pathlib import Path
 
 import av
 import conftest
@@ -14,15 +15,19 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from footage.results import FootageResults, full_camera
+from footage.camera import full_camera
+from footage.overlay import OverlayVideo
+from footage.poses import PosesFile
+from footage.results import FootageResults
 from footage.smoothing import OneEuro, OneEuroRotation
 from footage.window import open_window
-from models.prediction import Prediction
 from models.smpl import load_bodies
 from utils.errors import UserError
 from utils.files import save_npz
 from utils.geometry import project
 from utils.renderer import VideoWriter, draw_in_image
+from utils.results import RunFolder, recorded
+from utils.structures import Prediction
 
 ASSETS = conftest.PROJECT / "data" / "demo"
 SIZE = (180, 240)  # height and width
@@ -60,17 +65,31 @@ def footage_frame(index: int, bridged: bool = False) -> dict:
 SCORES = {"frozen_px": 8.0, "frozen_share": 0.08, "adapted_px": 2.0, "adapted_share": 0.02, "accel": float("nan")}
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    name: str = "x"
+
+
+def footage_results(
+    folder: Path, body, frames: int | None, smooth: bool = False, export: str = "none", window=None
+) -> FootageResults:
+    folder.mkdir(exist_ok=True)
+    overlay = OverlayVideo(folder / "overlay.mp4", 10.0, np.asarray(body.faces), window)
+    return FootageResults(RunFolder(folder, Settings(), {}), frames, overlay, PosesFile(folder, body, smooth, export))
+
+
 @pytest.fixture(scope="module")
 def finished(body, tmp_path_factory):
     """Six frames, of which the third is without the person and the fourth bridged."""
     folder = tmp_path_factory.mktemp("footage")
-    results = FootageResults(folder, {"name": "x"}, {}, 6, 10.0, body, smooth=True, export="both")
+    results = footage_results(folder, body, 6, smooth=True, export="both")
     for index in range(6):
         frame = footage_frame(index, bridged=index == 3)
         if index == 2:
-            results.add_missing(frame["index"], frame["time"], frame["rgb"])
+            results.add(frame, None)
         else:
-            results.add(frame, predicted(body, 0.1 * index), [SCORES], {"upper/total": 1.0} if index else {})
+            terms = {"upper/total": 1.0} if index else {}
+            results.add(frame, predicted(body, 0.1 * index), [SCORES], terms, [index > 0])
     assert results.running() == {"frozen": "8.0 %", "adapted": "2.0 %"}
     results.close()
     return folder
@@ -174,10 +193,10 @@ class Shown:
 
 def test_a_window_shows_what_the_video_gets_and_closing_it_ends_the_run_with_its_files(body, tmp_path):
     window = Shown()
-    results = FootageResults(tmp_path, {}, {}, 3, 10.0, body, smooth=False, export="none", window=window)
-    with pytest.raises(KeyboardInterrupt), closing(results):
+    results = footage_results(tmp_path, body, 3, window=window)
+    with pytest.raises(KeyboardInterrupt), recorded(results):
         for index in range(3):
-            results.add(footage_frame(index), predicted(body), [SCORES], {})
+            results.add(footage_frame(index), predicted(body), [SCORES], {}, [False])
     assert not window.is_open and window.pictures[0].shape == (SIZE[0], SIZE[1] + SIZE[0], 3)
     with av.open(str(tmp_path / "overlay.mp4")) as video:
         assert len(list(video.decode(video=0))) == 2
@@ -195,10 +214,9 @@ def test_without_a_display_there_is_no_window(monkeypatch, caplog):
 
 
 def test_a_run_without_anybody_leaves_a_video_and_no_predictions(body, tmp_path):
-    results = FootageResults(tmp_path, {}, {}, None, 10.0, body, smooth=False, export="glb")
+    results = footage_results(tmp_path, body, None, export="glb")
     for index in range(2):
-        frame = footage_frame(index)
-        results.add_missing(frame["index"], frame["time"], frame["rgb"])
+        results.add(footage_frame(index), None)
     results.close()
     names = {file.name for file in tmp_path.iterdir()}
     assert {"overlay.mp4", "scores.csv"} <= names and not names & {"predictions.npz", "animation.glb"}
@@ -244,13 +262,13 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_keeps_video_and_scores(body, small_disk):
-    results = FootageResults(small_disk / "run", {"name": "run"}, {}, None, 10.0, body, smooth=False, export="none")
+    results = footage_results(small_disk / "run", body, None)
     noise, count = np.random.default_rng(0), 0
-    with pytest.raises(UserError, match=r"cannot be written .*No space left.*free some space"), closing(results):
+    with pytest.raises(UserError, match=r"cannot be written .*No space left.*free some space"), recorded(results):
         while count < 500:
             frame = footage_frame(count)
             frame["rgb"] = torch.from_numpy(noise.integers(0, 255, (1, *SIZE, 3), dtype=np.uint8))
-            results.add(frame, predicted(body), [SCORES], {})
+            results.add(frame, predicted(body), [SCORES], {}, [True])
             count += 1
     assert 5 < count < 500
     rows = list(csv.DictReader((small_disk / "run" / "scores.csv").open()))

@@ -51,8 +51,9 @@ def test_acceleration_error_of_a_parabola_beside_a_line():
 
 def scored(batch: int, last_pck_counts: bool) -> list[dict[str, float]]:
     joints = np.zeros((batch, 14, 3))
-    scorer = Scorer(lambda *_: (joints, joints, {"pck": np.arange(batch) / 10.0}), last_pck_counts)
-    return scorer(None, {"sequence": ["a"] * batch, "person": torch.zeros(batch, dtype=torch.long)})
+    scorer = Scorer(lambda *_: (joints, joints, {"pck": np.arange(batch) / 10.0}), 1, last_pck_counts)
+    zeros = torch.zeros(batch, dtype=torch.long)
+    return scorer(None, {"sequence": ["a"] * batch, "person": zeros, "number": torch.arange(batch)})
 
 
 def test_every_sample_of_a_batch_has_its_own_pck():
@@ -68,7 +69,18 @@ def test_acceleration_needs_three_frames_of_one_person():
     scorer = Scorer(lambda *_: (joints, joints, {}))
     stream = [("a", 0)] * 3 + [("a", 1)] * 3 + [("b", 1)] * 2
     known = []
-    for sequence, person in stream:
-        row = scorer(None, {"sequence": [sequence], "person": torch.tensor([person])})[0]
-        known.append(not np.isnan(row["accel"]))
+    for number, (sequence, person) in enumerate(stream):
+        place = {"sequence": [sequence], "person": torch.tensor([person]), "number": torch.tensor([number])}
+        known.append(not np.isnan(scorer(None, place)[0]["accel"]))
     assert known == [False, False, True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_acceleration_starts_afresh_where_frames_were_dropped(step):
+    joints = np.zeros((1, 14, 3))
+    scorer = Scorer(lambda *_: (joints, joints, {}), step)
+    known = []
+    for number in (0, 1, 2, 3, 5, 7, 9, 10, 11):  # 5, 7, 9 are evenly spaced, but not consecutive
+        place = {"sequence": ["a"], "person": torch.tensor([0]), "number": torch.tensor([step * number])}
+        known.append(not np.isnan(scorer(None, place)[0]["accel"]))
+    assert known == [False, False, True, True, False, False, False, False, True]

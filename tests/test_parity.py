@@ -14,7 +14,7 @@ import boa
 from datasets import h36m, mpi_inf_3dhp, pw3d
 from datasets.base import CroppedFrames
 from models.hmr import load_hmr
-from models.prediction import Prediction, predict
+from models.prediction import Prediction
 from models.prior import PosePrior
 from models.smpl import GENDERS, load_bodies
 from utils import geometry, losses
@@ -274,8 +274,7 @@ def test_loop_agrees(parity_kit, parity_folder, assets, variant):
     data = parity_folder / "data"
     model = load_hmr(data / "spin_data/smpl_mean_params.npz", data / "basemodel.pt").eval()
     options = boa.Options(name=variant, paper_compat=True, **changes)
-    learner = boa.make_learner(model, bodies["neutral"], prior, options)
-    history = boa.History(options.prev_n, paper_compat=True)
+    learner = boa.make_learner(model, bodies["neutral"], prior, options, paper_compat=True)
     names = [name.removeprefix("module.") for name in wanted["param_names"]]
 
     def norms(tensors: dict[str, torch.Tensor]) -> np.ndarray:
@@ -293,7 +292,7 @@ def test_loop_agrees(parity_kit, parity_folder, assets, variant):
                 untouched = model(raw["image"])
             for field, value in untouched._asdict().items():
                 near(value, wanted[f"init_{field}"], atol=5e-6)
-        terms = boa.adapt(frame, history.recall(frame), source, learner, options)
+        terms = boa.adapt(frame, source, learner)
         check_terms(terms, wanted, t)
         if f"metagrad_norm_{t}" in wanted:
             gradients = norms({name: weight.grad for name, weight in model.named_parameters()})
@@ -301,8 +300,7 @@ def test_loop_agrees(parity_kit, parity_folder, assets, variant):
             largest, median = (1e-2, 1e-3) if t == 0 else (1e-1, 1e-2)
             assert away.max() < largest
             assert np.median(away) < median
-        with torch.no_grad():
-            prediction = predict(model, bodies["neutral"], raw["image"])
+        prediction = learner.predict(frame)
         for field, atol in (("rotmat", 1.5e-3), ("betas", 1e-3), ("cam", 3e-4)):
             near(getattr(prediction, field)[0], wanted[field][t], atol=3e-5 if t == 0 else atol)
         scores = score_3dpw(prediction, frame, bodies, regressor)[2]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-import config
 import pretrain
+import streams
 from models.hmr import load_hmr
 from utils.augmentation import augment
 from utils.joints import JOINTS49
@@ -15,8 +15,8 @@ from utils.joints import JOINTS49
 
 @pytest.fixture
 def arguments(world, monkeypatch, tmp_path) -> list[str]:
-    monkeypatch.setitem(config.STREAMS, "3dpw", world.stream)
-    monkeypatch.setattr(config, "H36M", world.stream.source)
+    monkeypatch.setitem(streams.STREAMS, "3dpw", world.stream)
+    monkeypatch.setattr(streams, "H36M", world.stream.source)
     small = ["--size", "64", "--batch_size", "4", "--validate_every", "4", "--workers", "0"]
     return ["--name", "base", "--expdir", str(tmp_path), "--source", "h36m", *small]
 

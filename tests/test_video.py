@@ -16,12 +16,14 @@ import torch
 import toys
 
 import boa
-import config
+import streams
+from datasets.base import batches
 from footage import video
 from footage.keypoints import open_keypoints, to_joints49
 from footage.tracking import SteadyBox, Tracker, box_of, overlap
 from footage.video import Footage, Picture, Video, bridge, follow, list_people
 from models.prediction import Prediction
+from models.prior import PosePrior
 from synthetic import stream as synthetic
 from utils import losses
 from utils.errors import UserError
@@ -396,6 +398,9 @@ def test_list_people_numbers_them_in_a_picture(clip, tmp_path):
 # losses and scores
 
 
+ALL = slice(None)
+
+
 def random_joints(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, 49, 2, generator=generator), torch.rand(1, 49, 3, generator=generator)
@@ -404,10 +409,10 @@ def random_joints(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_detected_joints_count_in_all_rows_and_those_of_data_sets_in_spin_s():
     predicted, given = random_joints(0)
     by_hand = (given[..., 2:] * (predicted - given[..., :2]) ** 2)[0]
-    assert losses.kp2d(predicted, given, detected=True).item() == pytest.approx(by_hand.mean().item())
+    assert losses.kp2d(predicted, given, ALL).item() == pytest.approx(by_hand.mean().item())
     assert losses.kp2d(predicted, given).item() == pytest.approx(by_hand[SPIN].mean().item())
     given[0, SPIN, 2] = 0
-    assert losses.visible(given, detected=True).tolist() == [True]
+    assert losses.visible(given, ALL).tolist() == [True]
     assert losses.visible(given).tolist() == [False]
 
 
@@ -418,7 +423,7 @@ def test_the_motion_of_detected_joints_counts_where_both_frames_are_confident():
         if min(given[0, joint, 2], given_before[0, joint, 2]) > 0.3:
             way = (now - before)[0, joint] - (given - given_before)[0, joint, :2]
             expected += (way**2).sum().item()
-    found = losses.motion(now, before, given, given_before, detected=True)
+    found = losses.motion(now, before, given, given_before, ALL)
     assert found.item() == pytest.approx(expected / 98, rel=1e-5)
 
 
@@ -438,6 +443,7 @@ def test_footage_is_scored_in_px_and_as_a_share_of_the_box():
         joints = torch.zeros(1, 49, 3)
         joints[0, SPIN][13] = torch.tensor([0, height, 0])
         frame = {"image": None, "keypoints_2d": given, "scale": torch.tensor([2.0]), "index": torch.tensor([index])}
+        frame |= {"sequence": ["clip"], "person": torch.tensor([0])}
         rows += scorer(make_prediction(adapted, joints), frame)
     share = (0.9 * 0.5 + 0.5 * 0.1) / 1.4 / 2
     assert rows[0]["adapted_share"] == pytest.approx(share)
@@ -454,13 +460,14 @@ class Record:
     """What run_stream hands to the results of footage."""
 
     def __init__(self) -> None:
-        self.frames, self.facts, self.added, self.missing = None, {}, [], []
+        self.frames, self.adapted, self.added, self.missing = None, [], [], []
 
-    def add(self, frame, prediction, scores, losses) -> None:
-        self.added.append((frame["index"].item(), scores[0], losses))
-
-    def add_missing(self, index, time, rgb) -> None:
-        self.missing.append(index.item())
+    def add(self, frame, prediction, scores=(), terms=(), adapted=()) -> None:
+        if prediction is None:
+            self.missing.append(frame["index"].item())
+        else:
+            self.added.append((frame["index"].item(), scores[0], terms))
+            self.adapted += adapted
 
     def running(self) -> dict[str, str]:
         return {}
@@ -470,12 +477,8 @@ def run_loop(clip: Clip, keypoints: Path, world, bodies, **options) -> Record:
     torch.manual_seed(0)
     model, record = toys.TinyRegressor().eval(), Record()
     options = boa.Options(labelloss_weight=0.0, prev_n=2, lr=1e-3, **options)
-    learner = boa.make_learner(model, bodies["neutral"], boa.PosePrior(world.stream.assets.gmm), options, detected=True)
-    stream = iter(Footage(Video(str(clip.file)), str(keypoints)))
-    try:
-        boa.run_stream(stream, None, learner, model, bodies["neutral"], FootageScorer(None), record, options)
-    finally:
-        run_loop.record = record
+    learner = boa.make_learner(model, bodies["neutral"], PosePrior(world.stream.assets.gmm), options, ALL)
+    boa.run_stream(iter(Footage(Video(str(clip.file)), str(keypoints))), None, learner, FootageScorer(None), record)
     return record
 
 
@@ -485,7 +488,7 @@ def test_the_loop_adapts_to_footage_and_all_detectors_come_to_the_same(clip, wor
         assert one[1] == pytest.approx(other[1], abs=1e-6, nan_ok=True)
         assert one[2] == pytest.approx(other[2], abs=1e-6)
     assert ["upper/motion" in terms for _, _, terms in records[0].added] == [False] * 2 + [True] * (FRAMES - 2)
-    assert records[0].facts["frames_not_adapted"] == 0
+    assert records[0].adapted == [True] * FRAMES
 
 
 def test_a_gap_is_predicted_without_adapting_and_counted_and_the_end_is_missing(clip, world, bodies, tmp_path):
@@ -495,7 +498,7 @@ def test_a_gap_is_predicted_without_adapting_and_counted_and_the_end_is_missing(
     assert [index for index, *_ in record.added] == [0, 1, 2, 3, 4, 5]
     assert [bool(terms) for *_, terms in record.added] == [True, True, True, False, True, True]
     assert record.missing == [6, 7]
-    assert record.facts["frames_not_adapted"] == 1
+    assert record.adapted == [True, True, True, False, True, True]
 
 
 def test_a_data_set_without_a_joint_that_the_losses_use_is_an_error_that_says_which_there_were(
@@ -505,11 +508,11 @@ def test_a_data_set_without_a_joint_that_the_losses_use_is_an_error_that_says_wh
     frames.columns["keypoints_2d"][:, :, 2] = 0
     frames.columns["keypoints_2d"][:, rows(["OP Neck", "OP RKnee"], JOINTS49), 2] = 1
     model, options = toys.TinyRegressor().eval(), boa.Options(labelloss_weight=0.0)
-    learner = boa.make_learner(model, bodies["neutral"], boa.PosePrior(world.stream.assets.gmm), options)
+    learner = boa.make_learner(model, bodies["neutral"], PosePrior(world.stream.assets.gmm), options)
     record, score = Record(), lambda prediction, frame: [{"mpjpe": 0.0}]
     with pytest.raises(UserError, match=r"nothing was adapted: no 2D joint that the losses use .* only: Neck, RKnee"):
-        boa.run_stream(boa.batches(frames, 1), None, learner, model, bodies["neutral"], score, record, options)
-    assert len(record.added) == record.facts["frames_not_adapted"] == len(frames)
+        boa.run_stream(batches(frames, 1), None, learner, score, record)
+    assert record.adapted == [False] * len(frames)
 
 
 # what can be wrong
@@ -629,25 +632,30 @@ def test_without_mediapipe(clip, monkeypatch):
 
 MEMORY_SCRIPT = """
 import resource, sys
-from contextlib import closing
 from pathlib import Path
 sys.path[:0] = [{project!r}, {tests!r}]
 import numpy as np
-import boa, config, toys
+import boa, streams, toys
 from footage.video import Crop, Footage, Video
 from models.smpl import load_bodies
 from utils.evaluation import FootageScorer
+from footage.overlay import OverlayVideo
+from footage.poses import PosesFile
 from footage.results import FootageResults
+from models.prior import PosePrior
+from utils.results import RunFolder, recorded
 
 Crop.image = lambda crop, rgb: np.zeros((224, 224, 3), np.float32)  # the slowest part, and it keeps nothing
-count, folder, assets = int(sys.argv[1]), Path(sys.argv[2]), config.DEMO_ASSETS
+count, folder, assets = int(sys.argv[1]), Path(sys.argv[2]), streams.DEMO_ASSETS
 footage = Footage(Video({clip!r}, max_frames=count), {keypoints!r})
 body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ["neutral"])["neutral"]
-results = FootageResults(folder, {{}}, {{}}, count, footage.rate, body, smooth=True, export="none")
-with closing(results):
-    args = (None, None, toys.TinyRegressor().eval(), body, FootageScorer(None), results, boa.Options())
-    boa.run_stream(iter(footage), *args)
-assert len(results.rows) == count
+run = RunFolder(folder, boa.Options(), {{}})
+overlay = OverlayVideo(folder / "overlay.mp4", footage.rate, body.faces)
+results = FootageResults(run, count, overlay, PosesFile(folder, body, True, "none"))
+learner = boa.make_learner(toys.TinyRegressor().eval(), body, PosePrior(assets.gmm), boa.Options(), adapts=False)
+with recorded(results):
+    boa.run_stream(iter(footage), None, learner, FootageScorer(None), results)
+assert len(run.rows) == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
@@ -704,7 +712,7 @@ def test_mediapipe_follows_the_player_and_his_joints_as_files_give_the_same_fram
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path, clip):
-    assets = config.DEMO_ASSETS
+    assets = streams.DEMO_ASSETS
     (tmp_path / "text.mp4").write_text("no video")
     result = conftest.run(
         *("boa.py", "--name", "x", "--expdir", tmp_path / "out", "--video", tmp_path / "text.mp4"),
@@ -721,7 +729,7 @@ def test_the_command_leaves_a_video_predictions_and_animations(tmp_path, clip):
         [
             *("--name", "walk", "--expdir", str(tmp_path), "--video", str(clip.file), "--labelloss_weight", "0"),
             *("--keypoints", str(clip.openpose()), "--max_frames", "3", "--smooth", "--export", "both"),
-            *("--first_order", "--model_file", str(config.DEMO_ASSETS.base_model)),
+            *("--first_order", "--model_file", str(streams.DEMO_ASSETS.base_model)),
         ]
     )
     folder = tmp_path / "walk"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import datasets
+import runs
+import streams
 from datasets.h36m import open_source
 from datasets.pw3d import open_folder
 from models.hmr import load_hmr
@@ -116,16 +116,16 @@ def test_the_written_data_open_and_equal_seeds_give_equal_ones(tmp_path, bodies)
 
 
 def test_the_stream_is_named_in_the_configuration():
-    stream = config.STREAMS["wild"]
+    stream = streams.STREAMS["wild"]
     assert stream.target.images.parent == stream.source.images.parent
-    assert stream.assets.base_model == config.FREE_FOOTAGE.assets.base_model != config.DEMO_ASSETS.base_model
+    assert stream.assets.base_model == streams.FOOTAGE_ASSETS.base_model != streams.DEMO_ASSETS.base_model
     load_hmr(stream.assets.mean_params, stream.assets.base_model)
 
 
 def test_the_source_of_footage_is_rendered_at_first_use(tmp_path, monkeypatch):
     monkeypatch.setattr(wild.build_source, "__defaults__", (2,))
-    source = config.WILD._replace(images=tmp_path, annotations=tmp_path / "h36m_train.npz")
-    monkeypatch.setattr(config, "WILD", source)
-    assert len(datasets.open_source(source)) == 2
+    source = streams.WILD._replace(images=tmp_path, annotations=tmp_path / "h36m_train.npz")
+    monkeypatch.setattr(streams, "WILD", source)
+    assert len(runs.open_footage_source(streams.FOOTAGE_ASSETS)) == 2
     monkeypatch.setattr(wild, "build_source", None)  # the second time it is there
-    assert len(datasets.open_source(source)) == 2
+    assert len(runs.open_footage_source(streams.FOOTAGE_ASSETS)) == 2

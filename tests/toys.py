@@ -13,11 +13,12 @@ import scipy.io
 import torch
 from torch import nn
 
-import config
-from models.hmr import HMR, SmplParams
+import streams
+from models.hmr import HMR
 from utils.data_preprocess.mpi_inf_3dhp import CAMERAS, TEST_SEQUENCES
 from utils.geometry import rot6d_to_rotmat
 from utils.joints import H36M32
+from utils.structures import SmplParams
 
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
 # metres, y up, the left side at +x
@@ -63,7 +64,7 @@ def mean_params() -> dict:
     return {"pose": pose, "shape": np.zeros(10), "cam": np.array([0.9, 0.0, 0.0])}
 
 
-def write_assets(folder: Path) -> config.Assets:
+def write_assets(folder: Path) -> streams.Assets:
     """Body models (women smaller), regressors, mean parameters, prior and a ResNet-18 checkpoint."""
     rng = np.random.default_rng(1)
     for path in (folder / "smpl", folder / "spin_data"):
@@ -80,7 +81,7 @@ def write_assets(folder: Path) -> config.Assets:
     (spin / "gmm_08.pkl").write_bytes(pickle.dumps(mixture, protocol=2))
     torch.manual_seed(0)
     torch.save({"model": HMR(mean_params(), depth=18).state_dict()}, folder / "basemodel.pt")
-    return config.Assets(
+    return streams.Assets(
         folder / "smpl",
         spin / "smpl_mean_params.npz",
         spin / "J_regressor_extra.npy",

@@ -9,12 +9,33 @@ from utils.errors import UserError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device of `--device`, or a GPU where there is one; UserError when it is not there."""
-    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here; use --device cpu")
-    torch.backends.cudnn.deterministic = True
+    """The device of `--device`, by default a GPU where there is one.
+
+    Raises UserError when it is none that is supported, or not there.
+    """
+    try:
+        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+        supported = device.type in ("cpu", "cuda")
+        if supported:
+            torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split("torch ")[-1]
+        raise UserError(f"--device {wanted}: {_available()} ({reason})") from error
+    if not supported:
+        raise UserError(f"--device {wanted} is not supported; {_available()}")
     return device
+
+
+def _available() -> str:
+    """What `--device` can be here."""
+    count = torch.cuda.device_count()
+    gpus = ", ".join(["cuda", *(f"cuda:{number}" for number in range(1, count))]) if count else ""
+    return f"it can be cpu or {gpus} here" if gpus else "PyTorch finds no GPU here; use --device cpu"
+
+
+def be_deterministic() -> None:
+    """Let a GPU take the algorithms that give the same numbers each time."""
+    torch.backends.cudnn.deterministic = True
 
 
 def has_screen() -> bool:

@@ -3,7 +3,6 @@
 import functools
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from utils.image import BOX_UNIT
 from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, LSP14, PELVIS, SPIN, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
+from utils.structures import Body, Frame, Prediction
 
 GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
 
@@ -19,7 +19,7 @@ GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
 Scored = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
-def score_3dpw(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
+def score_3dpw(prediction: Prediction, frame: Frame, bodies: Mapping[str, Body], regressor: Tensor) -> Scored:
     """Scores of 3DPW (section 4 of the paper): 14 joints, posed and unposed mesh.
 
     Args:
@@ -34,7 +34,7 @@ def score_3dpw(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str
     return predicted, given, scores | _image_scores(prediction, frame)
 
 
-def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor) -> Scored:
+def score_3dpw_ph(prediction: Prediction, frame: Frame, bodies: Mapping[str, Body], regressor: Tensor) -> Scored:
     """Scores of 3DPW by the #PH protocol: joints as `score_3dpw`, meshes of the neutral body.
 
     Args:
@@ -49,7 +49,7 @@ def score_3dpw_ph(prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[
 
 
 def score_joints(
-    prediction: Any, frame: Mapping[str, Tensor], bodies: Mapping[str, Any], regressor: Tensor, names: list[str]
+    prediction: Prediction, frame: Frame, bodies: Mapping[str, Body], regressor: Tensor, names: list[str]
 ) -> Scored:
     """Scores against annotated 3D joints; there is no mesh to compare with.
 
@@ -67,11 +67,10 @@ def score_joints(
 
 
 score_3dhp = functools.partial(score_joints, names=COMMON17)
-score_h36m = functools.partial(score_joints, names=[name for name in LSP14 if name in H36M17])
-SCORES = {"3dpw": score_3dpw, "3dpw-ph": score_3dpw_ph, "3dhp": score_3dhp, "h36m": score_h36m}
+score_h36m = functools.partial(score_joints, names=LSP14)
 
 
-def _annotated_meshes(frame: Mapping[str, Tensor], bodies: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _annotated_meshes(frame: Frame, bodies: Mapping[str, Body]) -> tuple[Tensor, Tensor]:
     """Each person's own gendered body, posed and in the zero pose, (B,V,3) both."""
     posed, unposed = [], []
     for pose, betas, gender in zip(frame["pose"], frame["betas"], frame["gender"].tolist(), strict=True):
@@ -97,14 +96,14 @@ def _joint_scores(predicted: np.ndarray, given: np.ndarray) -> dict[str, np.ndar
     }
 
 
-def _mesh_scores(prediction: Any, posed: Tensor, unposed: Tensor, neutral: Any) -> dict[str, np.ndarray]:
+def _mesh_scores(prediction: Prediction, posed: Tensor, unposed: Tensor, neutral: Body) -> dict[str, np.ndarray]:
     return {
         "pve": _mesh_error(prediction.vertices, posed),
         "ume": _mesh_error(neutral.unposed(prediction.betas), unposed),
     }
 
 
-def _image_scores(prediction: Any, frame: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def _image_scores(prediction: Prediction, frame: Frame) -> dict[str, np.ndarray]:
     return {"reprojection": reprojection_error(prediction.keypoints_2d, frame["keypoints_2d"]).cpu().numpy()}
 
 
@@ -112,73 +111,82 @@ def _mesh_error(predicted: Tensor, given: Tensor) -> np.ndarray:
     return point_error(predicted.cpu().numpy(), given.cpu().numpy()).mean(1)
 
 
-class Scorer:
-    """Scores frame by frame; remembers the last two frames of a person for the acceleration error.
+class Acceleration:
+    """The acceleration error of the last three frames, if they are consecutive frames of one person.
 
     Args:
-        score: one of the `score_*` functions, with bodies and regressor filled in
-        last_pck_counts: give a whole batch the PCK of its last sample, as the code published with the paper
+        step: by which the numbers of consecutive frames differ
     """
 
-    def __init__(self, score: Callable[..., Scored], last_pck_counts: bool = False) -> None:
-        self.score, self.last_pck_counts = score, last_pck_counts
+    def __init__(self, step: int) -> None:
+        self.step = step
         self.recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=3)
-        self.person: tuple[str, int] | None = None
+        self.last: tuple[str, int, int] | None = None  # sequence, person, number of the frame before
 
-    def __call__(self, prediction: Any, frame: Mapping[str, Any]) -> list[dict[str, float]]:
-        """Score a batch -> one {score: number} per frame, mm or shares; accel is nan without two before."""
-        predicted, given, scores = self.score(prediction, frame)
-        if self.last_pck_counts:
-            scores["pck"] = np.full_like(scores["pck"], scores["pck"][-1])
-        persons = zip(frame["sequence"], frame["person"].tolist(), strict=True)
-        scores["accel"] = np.array([self._acceleration(*row) for row in zip(persons, predicted, given, strict=True)])
-        return [{name: float(values[i]) for name, values in scores.items()} for i in range(len(predicted))]
-
-    def _acceleration(self, person: tuple[str, int], predicted: np.ndarray, given: np.ndarray) -> float:
-        if person != self.person:
+    def __call__(self, sequence: str, person: int, number: int, predicted: np.ndarray, given: np.ndarray) -> float:
+        """Joints (J,3) m of the next frame -> mm per frame squared, nan without two consecutive frames before."""
+        if self.last != (sequence, person, number - self.step):
             self.recent.clear()
-            self.person = person
+        self.last = (sequence, person, number)
         self.recent.append((predicted, given))
         if len(self.recent) < 3:
             return float("nan")
         return acceleration_error(*(np.stack(joints) for joints in zip(*self.recent, strict=True)))
 
 
+class Scorer:
+    """Scores frame by frame.
+
+    Args:
+        score: one of the `score_*` functions, with bodies and regressor filled in
+        step: by which the numbers of consecutive frames differ
+        last_pck_counts: give a whole batch the PCK of its last sample, as the code published with the paper
+    """
+
+    def __init__(self, score: Callable[..., Scored], step: int = 1, last_pck_counts: bool = False) -> None:
+        self.score, self.last_pck_counts = score, last_pck_counts
+        self.acceleration = Acceleration(step)
+
+    def __call__(self, prediction: Prediction, frame: Frame) -> list[dict[str, float]]:
+        """Score a batch -> one {score: number} per frame, mm or fractions; accel is nan where it cannot be told."""
+        predicted, given, scores = self.score(prediction, frame)
+        if self.last_pck_counts:
+            scores["pck"] = np.full_like(scores["pck"], scores["pck"][-1])
+        places = (frame["sequence"], frame["person"].tolist(), frame["number"].tolist())
+        accelerations = [self.acceleration(*row) for row in zip(*places, predicted, given, strict=True)]
+        scores["accel"] = np.array(accelerations)
+        return [{name: float(values[i]) for name, values in scores.items()} for i in range(len(predicted))]
+
+
 class FootageScorer:
     """What there is to measure without ground truth: distance from the 2D joints before and after, and acceleration.
 
     Args:
-        frozen: the base model, image (B,3,224,224) -> prediction; None: the scored one is the base model itself
+        frozen: the base model, a frame -> its prediction; None: the scored one is the base model itself
+        step: by which the numbers of consecutive frames differ
     """
 
-    def __init__(self, frozen: Callable[[Tensor], Any] | None) -> None:
-        self.frozen = frozen
-        self.recent: deque[tuple[int, np.ndarray]] = deque(maxlen=3)
+    def __init__(self, frozen: Callable[[Frame], Prediction] | None, step: int = 1) -> None:
+        self.frozen, self.acceleration = frozen, Acceleration(step)
 
     @torch.no_grad()
-    def __call__(self, prediction: Any, frame: Mapping[str, Any]) -> list[dict[str, float]]:
+    def __call__(self, prediction: Prediction, frame: Frame) -> list[dict[str, float]]:
         """Score a batch of one frame.
 
         Returns `frozen_px`, `adapted_px`: mean distance of the projected joints from the given ones of confidence over
         0.3, weighted by it, px of the image; `frozen_share`, `adapted_share`: the same over the side of the box;
         `accel`: mean second difference of the 3D joints around the hips, mm/frame^2. What cannot be told is nan.
         """
-        base = self.frozen(frame["image"]) if self.frozen else prediction
+        base = self.frozen(frame) if self.frozen else prediction
         side = BOX_UNIT * frame["scale"].item()
         scores = {}
         for name, predicted in (("frozen", base), ("adapted", prediction)):
-            share = reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"]).item()
-            scores |= {f"{name}_px": share * side, f"{name}_share": share}
-        return [{**scores, "accel": self._acceleration(frame["index"].item(), prediction.joints)}]
-
-    def _acceleration(self, index: int, joints: Tensor) -> float:
-        joints = joints[0, SPIN].cpu().numpy().astype(np.float64)
-        self.recent.append((index, joints - joints[HIPS].mean(axis=0)))
-        indices = [index for index, _ in self.recent]
-        if len(indices) < 3 or len(set(np.diff(indices))) > 1:  # a frame is missing between them
-            return float("nan")
-        ways = np.stack([joints for _, joints in self.recent])
-        return acceleration_error(ways, np.zeros_like(ways))
+            fraction = reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"]).item()
+            scores |= {f"{name}_px": fraction * side, f"{name}_share": fraction}
+        joints = prediction.joints[0, SPIN].cpu().numpy().astype(np.float64)
+        joints -= joints[HIPS].mean(axis=0)
+        place = (frame["sequence"][0], frame["person"].item(), frame["index"].item())
+        return [{**scores, "accel": self.acceleration(*place, joints, np.zeros_like(joints))}]
 
 
 def reprojection_error(predicted: Tensor, given: Tensor) -> Tensor:

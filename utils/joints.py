@@ -175,6 +175,13 @@ def same_joint_rows(name: str) -> list[int]:
     return [row for row, other in enumerate(places) if other == place]
 
 
+def joint_names(confidence: Iterable[float]) -> str:
+    """Those of the 49 joints that have any confidence (49,), each place of the body once."""
+    seen = [name for name, value in zip(JOINTS49, confidence, strict=True) if value > 0]
+    names = {tuple(same_joint_rows(name)): name.removeprefix("OP ") for name in reversed(seen)}
+    return ", ".join(reversed(names.values())) or "none"
+
+
 # where things stand among the 49 and the 24
 SPIN = slice(len(BODY25), len(JOINTS49))
 HIPS = slice(list(SPIN24).index("Right Hip"), list(SPIN24).index("Left Hip") + 1)  # neighbours among the 24

@@ -1,17 +1,15 @@
 """The terms of both objectives (section 3 of the paper): pure, unweighted, each the mean over every element.
 
-A confidence multiplies the squared error before the mean is taken. B batch, 49 joints, of which SPIN's 24 count; where
-the 2D joints are `detected`, by somebody's detector, all 49. `predicted` has the fields of
-models.prediction.Prediction.
+A confidence multiplies the squared error before the mean is taken. B batch; `joints` are those of the 49 that count:
+SPIN's 24, or all where the 2D joints are a detector's.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from utils.joints import CONFIDENT, HIPS, SPIN
+from utils.structures import Prediction
 
 # weights of SPIN's loss on a labelled sample
 LABELLED_WEIGHTS = {"kp3d": 5.0, "kp2d": 5.0, "pose": 1.0, "betas": 0.001}
@@ -22,23 +20,19 @@ def _centred(joints: Tensor) -> Tensor:
     return joints - joints[:, HIPS].mean(dim=1, keepdim=True)
 
 
-def _counted(detected: bool) -> slice:
-    return slice(None) if detected else SPIN
+def visible(target: Tensor, joints: slice = SPIN) -> Tensor:
+    """Whether `kp2d` sees anything of each person, (B,) bool, of target joints (B,49,3)."""
+    return (target[:, joints, 2] > 0).any(dim=1)
 
 
-def visible(target: Tensor, detected: bool = False) -> Tensor:
-    """Whether `kp2d` sees anything of each person, (B,) bool, of given joints (B,49,3)."""
-    return (target[:, _counted(detected), 2] > 0).any(dim=1)
-
-
-def kp2d(keypoints_2d: Tensor, target: Tensor, detected: bool = False) -> Tensor:
-    """Distance of projected joints (B,49,2) from given ones (B,49,3), x, y, confidence."""
-    keypoints_2d, target = keypoints_2d[:, _counted(detected)], target[:, _counted(detected)]
+def kp2d(keypoints_2d: Tensor, target: Tensor, joints: slice = SPIN) -> Tensor:
+    """Distance of projected joints (B,49,2) from target joints (B,49,3), x, y, confidence."""
+    keypoints_2d, target = keypoints_2d[:, joints], target[:, joints]
     return (target[..., 2:] * (keypoints_2d - target[..., :2]) ** 2).mean()
 
 
 def kp3d(joints: Tensor, target: Tensor) -> Tensor:
-    """Distance of joints (B,49,3) from given SPIN joints (B,24,4), metres and confidence, both centred on the hips."""
+    """Distance of joints (B,49,3) from target SPIN joints (B,24,4), metres and confidence, both centred on the hips."""
     away = _centred(joints[:, SPIN]) - _centred(target[..., :3])
     return (target[..., 3:] * away**2).mean()
 
@@ -48,23 +42,20 @@ def shape_prior(betas: Tensor) -> Tensor:
     return (betas**2).sum(dim=1).mean()
 
 
-def motion(
-    keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor, detected: bool = False
-) -> Tensor:
-    """Distance of the projected joints' way over n frames (B,49,2) from the given joints' (B,49,3) (eq. 6).
+def motion(keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor, joints: slice = SPIN) -> Tensor:
+    """Distance of the projected joints' displacement over n frames (B,49,2) from the target's (B,49,3) (eq. 6).
 
-    Confidence does not count, as published; detected joints count where they are confident in both frames.
+    Confidence does not count, as published; a detector's joints count where they are confident in both frames.
     """
-    joints = _counted(detected)
-    predicted_way = (keypoints_2d - before)[:, joints]
-    given_way = (target - target_before)[:, joints, :2]
-    if not detected:
-        return F.mse_loss(predicted_way, given_way)
-    seen = torch.minimum(target[..., 2:], target_before[..., 2:]) > CONFIDENT
-    return (seen * (predicted_way - given_way) ** 2).mean()
+    predicted_displacement = (keypoints_2d - before)[:, joints]
+    target_displacement = (target - target_before)[:, joints, :2]
+    if joints == SPIN:
+        return F.mse_loss(predicted_displacement, target_displacement)
+    seen = torch.minimum(target[:, joints, 2:], target_before[:, joints, 2:]) > CONFIDENT
+    return (seen * (predicted_displacement - target_displacement) ** 2).mean()
 
 
-def teacher(predicted: Any, taught: Any) -> dict[str, Tensor]:
+def teacher(predicted: Prediction, taught: Prediction) -> dict[str, Tensor]:
     """Distance from the mean teacher's prediction of the same images, part by part (eq. 7)."""
     joints, taught_joints = (_centred(prediction.joints[:, SPIN]) for prediction in (predicted, taught))
     return {
@@ -76,15 +67,18 @@ def teacher(predicted: Any, taught: Any) -> dict[str, Tensor]:
 
 
 def labelled(
-    predicted: Any, keypoints_2d: Tensor, joints_3d: Tensor, rotmat: Tensor, betas: Tensor
+    predicted: Prediction, keypoints_2d: Tensor, joints_3d: Tensor, rotmat: Tensor, betas: Tensor | None
 ) -> dict[str, Tensor]:
-    """Distance from the labels of source samples, part by part; shapes as in `kp2d` and `kp3d`."""
-    return {
+    """Distance from the labels of source samples, part by part; shapes as in `kp2d` and `kp3d`.
+
+    `betas` (B,10) are None where the samples show another body, whose shapes mean something else.
+    """
+    parts = {
         "kp3d": kp3d(predicted.joints, joints_3d),
         "kp2d": kp2d(predicted.keypoints_2d, keypoints_2d),
         "pose": F.mse_loss(predicted.rotmat, rotmat),
-        "betas": F.mse_loss(predicted.betas, betas),
     }
+    return parts if betas is None else {**parts, "betas": F.mse_loss(predicted.betas, betas)}
 
 
 def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

@@ -2,40 +2,91 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Table = TypeVar("Table")
+Defaults = Mapping[str, Mapping[str, object]]
 
 
-def option(default: Any, help: str, choices: Sequence[str] | None = None, least: int | None = None) -> Any:
-    """A field of such a table, with what the command line says about it and, for numbers, the least that is allowed."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "least": least})
+def option(
+    default: object,
+    help: str,
+    choices: Sequence[str] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    only: str = "",
+) -> Any:  # dataclasses.field says so, too: the field has the type of its annotation
+    """A field of such a table.
+
+    Args:
+        default: of the flag; a bool makes a switch
+        help: what the command line says about it
+        choices: the words that are allowed
+        least, most, below: of a number, the least and the most that is allowed, and what it must stay below
+        only: the mode in which the flag does something (see `parse`); "" for any
+    """
+    limits = {"choices": choices, "least": least, "most": most, "below": below}
+    return dataclasses.field(default=default, metadata={"help": help, "only": only, **limits})
 
 
 def parse(
     table: type[Table],
     description: str,
     argv: Sequence[str] | None = None,
-    defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda given: {},
+    defaults: Callable[[Table], Mapping[str, object]] = lambda given: {},
+    others: Defaults | None = None,
+    modes: Callable[[Table], set[str]] = lambda options: set(),
 ) -> Table:
     """Read the command line into a table of options; `name` is the only flag that must be given.
 
-    `defaults` may replace the table's defaults in the light of the flags that were given.
+    Args:
+        table: a frozen dataclass whose fields are made by `option`
+        description: for --help
+        argv: the command line, by default the program's
+        defaults: what replaces the table's defaults, in the light of the flags that were given
+        others: where defaults are other ones -> these, for --help
+        modes: the modes that the options choose; a flag that is `only` for another one is refused
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(table):
-        flag, help = f"--{field.name}", field.metadata["help"]
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    fields = {field.name: field for field in dataclasses.fields(table)}
+    for name, field in fields.items():
         if field.type is bool:
-            parser.add_argument(flag, action="store_true", help=help)
-            continue
-        shown = help if field.default == "" else f"{help} (default: {field.default})"
-        more = {"choices": field.metadata["choices"], "required": field.name == "name"}
-        parser.add_argument(flag, type=field.type, default=field.default, help=shown, **more)
-    parser.set_defaults(**defaults(parser.parse_args(argv)))
-    options = table(**vars(parser.parse_args(argv)))
-    for field in dataclasses.fields(table):
-        least = field.metadata["least"]
-        if least is not None and getattr(options, field.name) < least:
-            parser.error(f"--{field.name} must be at least {least}")
+            parser.add_argument(f"--{name}", action="store_true", help=field.metadata["help"])
+        else:
+            more = {"choices": field.metadata["choices"], "required": name == "name"}
+            parser.add_argument(f"--{name}", type=field.type, help=_help(field, others or {}), **more)
+    given = vars(parser.parse_args(argv))
+    options = table(**{**defaults(table(**given)), **given})
+    for name in given:
+        _check(parser, fields[name], getattr(options, name))
+        only = fields[name].metadata["only"]
+        if only and only not in modes(options):
+            parser.error(f"--{name} does nothing here: it is for {only}")
     return options
+
+
+def _help(field: dataclasses.Field, others: Defaults) -> str:
+    """The help of a flag with its default, and the other defaults that it has elsewhere."""
+    shown = [] if field.default == "" else [f"default: {field.default}"]
+    shown += [f"{where}: {defaults[field.name]}" for where, defaults in others.items() if field.name in defaults]
+    return field.metadata["help"] + (f" ({'; '.join(shown)})" if shown else "")
+
+
+def _check(parser: argparse.ArgumentParser, field: dataclasses.Field, value: object) -> None:
+    """End the program when a number is outside its limits, or no number."""
+    least, most, below = (field.metadata[limit] for limit in ("least", "most", "below"))
+    if isinstance(value, float) and not math.isfinite(value):
+        parser.error(f"--{field.name} must be a number, not {value}")
+    if least is not None and value < least:
+        parser.error(f"--{field.name} must be at least {least}")
+    if most is not None and value > most:
+        parser.error(f"--{field.name} must be at most {most}")
+    if below is not None and value >= below:
+        parser.error(f"--{field.name} must be below {below}")

@@ -1,122 +1,237 @@
 """The folder of a run: settings, scores per frame, per sequence and in all, predictions, TensorBoard events."""
 
 import csv
+import dataclasses
 import errno
 import io
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
 from utils.files import save_npy, save_npz, save_text
 from utils.metrics import MM
+from utils.structures import Frame, Prediction
 
-# score -> its name in tables and programs; pck, auc and the 2D error are shares
-COLUMNS = {
-    "mpjpe": "mpjpe_mm",
-    "pampjpe": "pampjpe_mm",
-    "pve": "pve_mm",
-    "ume": "ume_mm",
-    "accel": "accel_mm",
-    "pck": "pck",
-    "auc": "auc",
-    "reprojection": "reprojection_share_of_box",
-}
-_TITLES = {
-    "mpjpe": "MPJPE [mm]",
-    "pampjpe": "PA-MPJPE [mm]",
-    "pve": "PVE [mm]",
-    "ume": "unposed mesh [mm]",
-    "accel": "acceleration [mm/frame^2]",
-    "pck": "PCK@150 [share]",
-    "auc": "AUC [share]",
-    "reprojection": "2D error [share of the box]",
+# a frame's labels and scores
+Row = dict[str, str | int | float]
+
+
+class Score(NamedTuple):
+    """How a score is called in tables and in programs."""
+
+    column: str
+    title: str
+
+
+SCORES = {
+    "mpjpe": Score("mpjpe_mm", "MPJPE [mm]"),
+    "pampjpe": Score("pampjpe_mm", "PA-MPJPE [mm]"),
+    "pve": Score("pve_mm", "PVE [mm]"),
+    "ume": Score("ume_mm", "unposed mesh [mm]"),
+    "accel": Score("accel_mm", "acceleration [mm/frame^2]"),
+    "pck": Score("pck", "PCK@150 [share]"),
+    "auc": Score("auc", "AUC [share]"),
+    "reprojection": Score("reprojection_share_of_box", "2D error [share of the box]"),
 }
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
-_NAMES = ("sequence", "person", "image", "activity")
+_LABELS = ("sequence", "person", "image", "activity")
 _GROUPS = ("sequence", "activity")  # what frames are also scored by
+_SETTINGS = "setting.txt"
 _OUTPUTS = (
-    *("setting.txt", "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*"),
+    *(_SETTINGS, "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*"),
     *("overlay.mp4", "reprojection.png", "animation.*", "comparison.*"),
 )
 
 
-def create_folder(parent: Path, name: str, overwrite: bool) -> Path:
-    """Make an empty folder for a run; UserError when it holds an earlier one that may not be overwritten."""
-    if Path(name).name != name:
-        raise UserError(f"--name {name} is no name of a folder; choose one without slashes, and the place by --expdir")
-    folder = Path(parent) / name
-    if folder.exists() and any(folder.iterdir()):
+def run_folder(parent: str, name: str) -> Path:
+    """The folder of `--name` in `--expdir`; UserError when the name is none of a folder."""
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+        raise UserError(
+            f"--name {name!r} is no name of a folder; take letters, digits, '.', '-' and '_', and the place by --expdir"
+        )
+    return Path(parent) / name
+
+
+def create_folder(parent: str, name: str, overwrite: bool) -> Path:
+    """Make an empty folder for a run.
+
+    Raises UserError when it holds an earlier one that may not be overwritten, or anything else.
+    """
+    folder = run_folder(parent, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error}); choose another --expdir") from error
+    if not is_empty:
+        if not (folder / _SETTINGS).exists():
+            raise UserError(f"{folder} holds files that are not of a run; choose another --name")
         if not overwrite:
             raise UserError(f"{folder} holds an earlier run; choose another --name, or replace it by --overwrite")
         for pattern in _OUTPUTS:
             for file in folder.glob(pattern):
                 file.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error}); choose another --expdir") from error
     return folder
 
 
-def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write every option of a run into its setting.txt."""
-    save_text(folder / "setting.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+def save_settings(folder: Path, options: object) -> None:
+    """Write every option of a run, a dataclass, into its setting.txt."""
+    settings = dataclasses.asdict(options)
+    save_text(folder / _SETTINGS, "".join(f"{name}: {value}\n" for name, value in settings.items()))
 
 
-class Results:
-    """Collects what a run yields and writes it; after `close`, also of a run that stopped early, the files are whole.
+class RunFolder:
+    """What every run leaves: setting.txt, TensorBoard's events, and at the end scores.csv and summary.json.
 
     Args:
         folder: of the run
-        settings: every option, for setting.txt and summary.json
+        options: a dataclass with every option, for setting.txt and summary.json
         facts: what else summary.json shall say
+    """
+
+    def __init__(self, folder: Path, options: object, facts: Mapping[str, object]) -> None:
+        self.folder, self.options, self.facts = folder, options, dict(facts)
+        self.rows: list[Row] = []
+        self.adapted = 0  # rows that were adapted to
+        self.stopped: str | None = None  # what ended the run before its last frame
+        save_settings(folder, options)
+        self.writer = SummaryWriter(str(folder))
+        self.started = time.monotonic()
+
+    def add_terms(self, terms: Mapping[str, float]) -> None:
+        """Take the loss terms of a step, before the rows of its frames."""
+        for name, value in terms.items():
+            self.writer.add_scalar(f"loss/{name}", value, len(self.rows))
+
+    def add(self, labels: Row, scores: Mapping[str, float], adapted: bool) -> None:
+        """Take a frame's labels and scores, and whether it was adapted to."""
+        for name, value in scores.items():
+            if not math.isnan(value):
+                self.writer.add_scalar(f"score/{name}", value, len(self.rows))
+        self.rows.append({**labels, **scores})
+        self.adapted += adapted
+
+    def stop(self, error: BaseException | None) -> None:
+        """Remember what ended the run, None: its last frame."""
+        if isinstance(error, NotFiniteError):
+            self.stopped = "not finite"
+        elif error is not None:
+            self.stopped = str(error) or "interrupted"
+
+    def frames_per_second(self) -> float:
+        """Frames up to now over the time since the start."""
+        return len(self.rows) / (time.monotonic() - self.started)
+
+    def save(self, scores: str, frames: int | None, numbers: Mapping[str, object], report: str) -> None:
+        """Write scores.csv, summary.json and performance.txt.
+
+        Args:
+            scores: of each frame, as text
+            frames: how many there should be, None if unknown
+            numbers: what summary.json says of the scores
+            report: performance.txt
+        """
+        save_text(self.folder / "scores.csv", scores)
+        complete = self.stopped is None and (frames is None or len(self.rows) == frames)
+        summary = {
+            "frames": len(self.rows),
+            "complete": complete,
+            "stopped": self.stopped,
+            **numbers,
+            **self.facts,
+            "options": dataclasses.asdict(self.options),
+        }
+        save_text(self.folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
+        save_text(self.folder / "performance.txt", report)
+
+
+class Results(Protocol):
+    """What collects a run frame by frame and writes it."""
+
+    run: RunFolder
+    frames: int | None  # how many there will be at most
+
+    def add(
+        self,
+        frame: Frame,
+        prediction: Prediction | None,
+        scores: Sequence[Mapping[str, float]] = (),
+        terms: Mapping[str, float] = {},
+        adapted: Sequence[bool] = (),
+    ) -> None:
+        """Take a batch of frames.
+
+        Args:
+            frame: as the stream gives it
+            prediction: None for a frame of footage in which the person is not
+            scores: and
+            adapted: whether it was adapted to: one of each frame
+            terms: of the step
+        """
+
+    def running(self) -> dict[str, str]:
+        """Means up to now, for a progress bar."""
+
+    def close(self) -> None:
+        """Write every file, whatever happens to the others."""
+
+
+@contextmanager
+def recorded(results: Results) -> Iterator[None]:
+    """Close the results at the end of a `with`, and let them know what ended it."""
+    try:
+        yield
+    except BaseException as error:
+        results.run.stop(error)
+        raise
+    finally:
+        results.close()
+
+
+class BenchmarkResults:
+    """Collects what a run on a data set yields; after `close`, also of a run that stopped early, the files are whole.
+
+    Args:
+        run: its folder
         frames: how many there will be at most
         save_predictions: keep every frame's body for predictions.npz (on disk, not in memory)
     """
 
-    def __init__(
-        self, folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], frames: int, save_predictions: bool
-    ) -> None:
-        self.folder, self.settings, self.facts, self.frames = folder, settings, facts, frames
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, run: RunFolder, frames: int, save_predictions: bool) -> None:
+        self.run, self.frames = run, frames
         self.sums: dict[str, float] = defaultdict(float)
-        save_settings(folder, settings)
-        self.writer = SummaryWriter(str(folder))
         # beside these, predictions.npz has imgname (N,); joints_3d are metres
         shapes = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}
-        self.predictions = ArrayFile(folder / "predictions.npz", shapes) if save_predictions else None
-        self.started = time.monotonic()
+        self.predictions = ArrayFile(run.folder / "predictions.npz", shapes) if save_predictions else None
 
     def add(
         self,
-        frame: Mapping[str, Any],
-        prediction: Any,
-        scores: list[dict[str, float]],
-        losses: Mapping[str, float],
+        frame: Frame,
+        prediction: Prediction,
+        scores: Sequence[Mapping[str, float]],
+        terms: Mapping[str, float],
+        adapted: Sequence[bool],
     ) -> None:
-        """Take a batch of frames: their scores (one dictionary each, mm), and the losses of the step."""
-        step = len(self.rows)
-        for name, value in losses.items():
-            self.writer.add_scalar(f"loss/{name}", value, step)
-        names = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
+        """Take a batch of frames; scores in mm."""
+        self.run.add_terms(terms)
+        labels = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
         if "activity" in frame:
-            names["activity"] = frame["activity"]
-        for *labels, row in zip(*names.values(), scores, strict=True):
-            for score, value in row.items():
-                if not math.isnan(value):
-                    self.writer.add_scalar(f"score/{score}", value, len(self.rows))
-            self.rows.append({**dict(zip(names, labels, strict=True)), **row})
+            labels["activity"] = frame["activity"]
+        for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
+            self.run.add(dict(zip(labels, values, strict=True)), row, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
@@ -126,57 +241,59 @@ class Results:
 
     def running(self) -> dict[str, str]:
         """MPJPE and PA-MPJPE up to now, for a progress bar."""
-        count = len(self.rows)
+        count = len(self.run.rows)
         return {"MPJPE": f"{self.sums['mpjpe'] / count:.1f}", "PA-MPJPE": f"{self.sums['pampjpe'] / count:.1f} mm"}
 
     def close(self) -> None:
-        """Write every file; a run without a single frame leaves its settings only."""
-        rate = len(self.rows) / (time.monotonic() - self.started)
-        self.writer.close()
-        if self.rows:
-            self._write(rate)
-        if self.predictions:
-            self.predictions.close(imgname=np.array([row["image"] for row in self.rows], dtype=str))
+        """Write every file, whatever happens to the others; a run without a single frame leaves its settings only."""
+        rate = self.run.frames_per_second()
+        with ExitStack() as steps:  # done from the last to the first
+            if self.run.rows:
+                steps.callback(self._save, rate)
+            if self.predictions:
+                names = np.array([row["image"] for row in self.run.rows], dtype=str)
+                steps.callback(self.predictions.close, imgname=names)
+            steps.callback(self.run.writer.close)
 
-    def _write(self, rate: float) -> None:
-        scores = [score for score in COLUMNS if score in self.rows[0]]
-        means = means_of(self.rows, scores)
-        complete = len(self.rows) == self.frames
+    def _save(self, rate: float) -> None:
+        rows, adapted = self.run.rows, self.run.adapted
+        scores = [score for score in SCORES if score in rows[0]]
+        means = means_of(rows, scores)
         for score, file in _METRE_FILES.items():
             if score in scores:
-                save_npy(self.folder / file, np.array([[row[score] / MM] for row in self.rows]))
-        save_text(self.folder / "scores.csv", _table(self.rows, scores))
-        summary = {
-            "frames": len(self.rows),
-            "complete": complete,
+                save_npy(self.run.folder / file, np.array([[row[score] / MM] for row in rows]))
+        numbers = {
             **_named(means),
             "frames_per_second": rate,
-            **{f"by_{group}": _summed_up(rows, scores) for group, rows in self._groups()},
-            **self.facts,
-            "options": dict(self.settings),
+            "frames_not_adapted": len(rows) - adapted,
+            **{f"by_{group}": _summed_up(members, scores) for group, members in self._groups()},
         }
-        save_text(self.folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
-        text = f"{len(self.rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
-        save_text(self.folder / "performance.txt", text)
+        labels = [label for label in _LABELS if label in rows[0]]
+        text = f"{len(rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
+        columns = {score: SCORES[score].column for score in scores}
+        self.run.save(table_of(rows, labels, columns, digits=4), self.frames, numbers, text)
 
-    def _report(self, scores: list[str], means: Mapping[str, float | None]) -> str:
+    def _report(self, scores: Sequence[str], means: Mapping[str, float | None]) -> str:
         """All numbers with their units, then a line for each sequence, and for each activity where it is known."""
-        lines = [f"{_TITLES[score]}: {_number(score, means[score])}" for score in scores]
+        titles = [SCORES[score].title for score in scores]
+        lines = [f"{title}: {_number(score, means[score])}" for score, title in zip(scores, titles, strict=True)]
         for group, by_name in self._groups():
             width = max(len(name) for name in (group, *by_name))
-            lines += ["", "  ".join([f"{group:{width}}", "frames", *(_TITLES[score] for score in scores)])]
+            lines += ["", "  ".join([f"{group:{width}}", "frames", *titles])]
             for name, rows in by_name.items():
                 cells = means_of(rows, scores)
-                numbers = [f"{_number(score, cells[score]):>{len(_TITLES[score])}}" for score in scores]
+                numbers = [
+                    f"{_number(score, cells[score]):>{len(title)}}" for score, title in zip(scores, titles, strict=True)
+                ]
                 lines.append("  ".join([f"{name:{width}}", f"{len(rows):6d}", *numbers]))
         return "\n".join(lines) + "\n"
 
-    def _groups(self) -> list[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    def _groups(self) -> list[tuple[str, dict[str, list[Row]]]]:
         """The rows of each sequence, in order of appearance, and of each activity where the stream knows it."""
         groups = []
         for group in _GROUPS:
             by_name = defaultdict(list)
-            for row in self.rows:
+            for row in self.run.rows:
                 if row.get(group):
                     by_name[row[group]].append(row)
             if by_name:
@@ -236,7 +353,7 @@ class ArrayFile:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def means_of(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float | None]:
+def means_of(rows: Sequence[Row], scores: Iterable[str]) -> dict[str, float | None]:
     """Mean of each score over the frames that have it, None where none has."""
     means = {}
     for score in scores:
@@ -245,26 +362,27 @@ def means_of(rows: list[dict[str, Any]], scores: list[str]) -> dict[str, float |
     return means
 
 
+def table_of(rows: Iterable[Row], labels: Sequence[str], columns: Mapping[str, str], digits: int) -> str:
+    """Rows as CSV: labels, and scores by their columns' names, to so many digits; empty where a row lacks one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*labels, *columns.values()])
+    for row in rows:
+        numbers = [row.get(score, math.nan) for score in columns]
+        cells = ["" if math.isnan(number) else f"{number:.{digits}f}" for number in numbers]
+        writer.writerow([*(row.get(label, "") for label in labels), *cells])
+    return text.getvalue()
+
+
 def _named(means: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {COLUMNS[score]: value for score, value in means.items()}
+    return {SCORES[score].column: value for score, value in means.items()}
 
 
-def _summed_up(by_name: Mapping[str, list[dict[str, Any]]], scores: list[str]) -> dict[str, dict[str, float | None]]:
+def _summed_up(by_name: Mapping[str, Sequence[Row]], scores: Sequence[str]) -> dict[str, dict[str, float | None]]:
     return {name: {"frames": len(rows), **_named(means_of(rows, scores))} for name, rows in by_name.items()}
 
 
 def _number(score: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if COLUMNS[score].endswith("_mm") else f"{value:.3f}"
-
-
-def _table(rows: list[dict[str, Any]], scores: list[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in _NAMES if name in rows[0]]
-    writer.writerow([*names, *(COLUMNS[score] for score in scores)])
-    for row in rows:
-        numbers = ["" if math.isnan(row[score]) else f"{row[score]:.4f}" for score in scores]
-        writer.writerow([*(row[name] for name in names), *numbers])
-    return text.getvalue()
+    return f"{value:.1f}" if SCORES[score].column.endswith("_mm") else f"{value:.3f}"

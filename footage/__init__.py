@@ -1,0 +1,1 @@
+"""One's own video: decoding, 2D joints, who is followed, what is written."""

@@ -1,0 +1,1 @@
+"""The networks, the body model and the pose prior."""

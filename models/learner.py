@@ -1,0 +1,198 @@
+"""What is carried from frame to frame: the model with its probe, teacher and optimizer, and the frames before."""
+
+import copy
+import io
+from collections import deque
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.prediction import predict
+from models.prior import PosePrior
+from models.smpl import SMPL
+from utils.joints import SPIN
+from utils.options import option
+from utils.structures import Frame, Prediction
+
+ADAPTS = "--method boa"  # the mode in which these flags do something
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """The flags of a step, in the order of the algorithm; they do nothing with `--method frozen`."""
+
+    # lower level and what both levels share
+    metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS)
+    first_order: bool = option(False, "do not differentiate through the weight probe (faster)", only=ADAPTS)
+    s2dloss_weight: float = option(10.0, "2D joints", least=0, only=ADAPTS)
+    shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS)
+    gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS)
+    labelloss_weight: float = option(0.1, "labelled source; 0: no source is needed", least=0, only=ADAPTS)
+    # upper level
+    lr: float = option(3e-6, "learning rate of Adam", least=0, only=ADAPTS)
+    beta1: float = option(0.5, "of Adam", least=0, below=1, only=ADAPTS)
+    beta2: float = option(0.999, "of Adam", least=0, below=1, only=ADAPTS)
+    prev_n: int = option(5, "frames between the two of the motion loss", least=1, only=ADAPTS)
+    motionloss_weight: float = option(0.1, "motion between two frames", least=0, only=ADAPTS)
+    consistentloss_weight: float = option(0.1, "mean teacher", least=0, only=ADAPTS)
+    consistent_s3d_weight: float = option(5.0, "mean teacher's 3D joints", least=0, only=ADAPTS)
+    consistent_s2d_weight: float = option(5.0, "mean teacher's 2D joints", least=0, only=ADAPTS)
+    consistent_pose_weight: float = option(1.0, "mean teacher's rotations", least=0, only=ADAPTS)
+    consistent_beta_weight: float = option(0.001, "mean teacher's shape", least=0, only=ADAPTS)
+    ema_decay: float = option(0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS)
+
+
+class Weights(NamedTuple):
+    """Weight of each term, by its name; a term of weight 0 need not be computed."""
+
+    lower: Mapping[str, float]
+    upper: Mapping[str, float]
+    teacher: Mapping[str, float]
+
+    @classmethod
+    def of(cls, options: StepOptions) -> "Weights":
+        """The weights that the flags say."""
+        lower = {
+            "kp2d": options.s2dloss_weight,
+            "pose_prior": options.gmmpriorloss_weight,
+            "shape_prior": options.shapeloss_weight,
+            "labelled": options.labelloss_weight,
+        }
+        upper = {**lower, "teacher": options.consistentloss_weight, "motion": options.motionloss_weight}
+        teacher = {
+            "kp3d": options.consistent_s3d_weight,
+            "kp2d": options.consistent_s2d_weight,
+            "pose": options.consistent_pose_weight,
+            "betas": options.consistent_beta_weight,
+        }
+        return cls(lower, upper, teacher)
+
+
+class Past(NamedTuple):
+    """The frames n before those `rows` of a batch that have one: `image` (K,3,224,224), `keypoints_2d` (K,49,3)."""
+
+    rows: list[int]
+    frames: Frame
+
+
+class History:
+    """The last n frames of the person at hand, no more.
+
+    Args:
+        n: distance of the two frames of the motion loss
+        step: by which the indices of consecutive frames differ
+        paper_compat: as the published code, go on across cuts and do without the very first frame
+    """
+
+    def __init__(self, n: int, step: int = 1, paper_compat: bool = False) -> None:
+        self.step, self.paper_compat = step, paper_compat
+        self.frames: deque[tuple[int, Tensor, Tensor]] = deque(maxlen=n)
+        self.last: tuple[str, int, int] | None = None  # sequence, person, index of the frame before
+
+    def recall(self, batch: Frame) -> Past | None:
+        """The frames n before those of the batch, which is then remembered itself; None if there is none.
+
+        Starts afresh with another person, and where the index jumps. A batch without sequence, person or index goes on
+        from the one before.
+        """
+        found = []
+        for row, (sequence, person, index) in enumerate(self._places(batch)):
+            if self.last != (sequence, person, index - self.step) and not self.paper_compat:
+                self.frames.clear()
+            self.last = (sequence, person, index)
+            if len(self.frames) == self.frames.maxlen:
+                before, image, keypoints = self.frames[0]
+                if before > 0 or not self.paper_compat:
+                    found.append((row, image, keypoints))
+            self.frames.append((index, batch["image"][row], batch["keypoints_2d"][row]))
+        if not found:
+            return None
+        rows, images, keypoints = zip(*found, strict=True)
+        return Past(list(rows), {"image": torch.stack(images), "keypoints_2d": torch.stack(keypoints)})
+
+    def _places(self, batch: Frame) -> list[tuple[str, int, int]]:
+        size, after = len(batch["keypoints_2d"]), self.last[2] + self.step if self.last else 0
+        sequences = batch.get("sequence", [""] * size)
+        persons = batch["person"].tolist() if "person" in batch else [0] * size
+        indices = batch["index"].tolist() if "index" in batch else range(after, after + size * self.step, self.step)
+        return list(zip(sequences, persons, indices, strict=True))
+
+
+@dataclass
+class Learner:
+    """What is carried from frame to frame, and what the losses need.
+
+    Attributes:
+        model: image (B,3,224,224) -> SmplParams; its weights are w
+        probe: learn2learn's MAML around the model; teacher: m, which keeps the fraction `decay` of its old weights
+        optimizer: Adam over w
+        body: poses what is predicted; joints_body: the same with only those vertices that joints touch, for the losses
+        prior: over poses
+        history: the frames before, for the motion term
+        joints: those of the 49 that the 2D losses see
+        weights: of the terms
+        adapts: False for a model that stays as it is
+    """
+
+    model: nn.Module
+    probe: nn.Module
+    teacher: nn.Module
+    optimizer: torch.optim.Optimizer
+    body: SMPL
+    joints_body: SMPL
+    prior: PosePrior
+    history: History
+    joints: slice
+    weights: Weights
+    decay: float
+    adapts: bool
+
+    @torch.no_grad()
+    def predict(self, frame: Frame) -> Prediction:
+        """What the model, as it is now, says of a batch of frames."""
+        return predict(self.model, self.body, frame)
+
+
+def make_learner(
+    model: nn.Module,
+    body: SMPL,
+    prior: PosePrior,
+    options: StepOptions,
+    joints: slice = SPIN,
+    step: int = 1,
+    paper_compat: bool = False,
+    adapts: bool = True,
+) -> Learner:
+    """Set up the model's probe, teacher, optimizer and history; the model itself is what gets adapted.
+
+    Args:
+        model: image (B,3,224,224) -> SmplParams; what else it wants to be given it says by `inputs` (predict)
+        joints: of the 49, that count in the 2D losses; those of a detector are `slice(None)`, all
+        step: by which the indices of consecutive frames differ
+        paper_compat: of the history
+        adapts: False for a model that stays as it is
+    """
+    # not at the top: it takes seconds, and gym, which it imports, announces on the screen that it is not kept up
+    with redirect_stderr(io.StringIO()):
+        from learn2learn.algorithms import MAML
+
+    betas = (options.beta1, options.beta2)
+    return Learner(
+        model=model,
+        # a probe with learning rate 0 stays at w, so that there is nothing to differentiate through
+        probe=MAML(model, lr=options.metalr, first_order=options.first_order or options.metalr == 0),
+        teacher=copy.deepcopy(model).requires_grad_(False),
+        optimizer=torch.optim.Adam(model.parameters(), lr=options.lr, betas=betas, fused=True),
+        body=body,
+        joints_body=body.joints_only(),
+        prior=prior,
+        history=History(options.prev_n, step, paper_compat),
+        joints=joints,
+        weights=Weights.of(options),
+        decay=options.ema_decay,
+        adapts=adapts,
+    )

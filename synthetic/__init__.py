@@ -1,0 +1,1 @@
+"""The free body, its motions and worlds, and the renderer's streams."""

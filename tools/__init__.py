@@ -1,0 +1,1 @@
+"""What built the free assets once."""

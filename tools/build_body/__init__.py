@@ -1,0 +1,1 @@
+"""How data/demo was built from MakeHuman."""

@@ -1,0 +1,1 @@
+"""What several rooms need; imports nothing of the project but itself."""

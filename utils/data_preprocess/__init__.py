@@ -1,0 +1,1 @@
+"""Converters of data sets: raw files -> the files that boa.py reads."""

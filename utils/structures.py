@@ -1,0 +1,84 @@
+"""What travels between the parts of the program: frames, parameters, predictions. B batch, V vertices."""
+
+from typing import NamedTuple, Protocol, TypedDict
+
+import torch
+from torch import Tensor
+
+
+class Frame(TypedDict, total=False):
+    """A batch of frames; which entries there are depends on the stream."""
+
+    image: Tensor  # (B,3,224,224) normalised
+    keypoints_2d: Tensor  # (B,49,3) x, y in [-1,1] over the crop, confidence
+    index: Tensor  # (B,) row of the stream, number in the clip
+    number: Tensor  # (B,) of the frame in its sequence
+    sequence: list[str]
+    person: Tensor  # (B,) number within the sequence
+    imgname: list[str]
+    activity: list[str]
+    # labels
+    joints_3d: Tensor  # (B,24,4) m, confidence
+    pose: Tensor  # (B,72) axis-angle
+    betas: Tensor  # (B,10)
+    betas_neutral: Tensor  # (B,10) the nearest shape of the neutral body
+    gender: Tensor  # (B,) 0 male, 1 female, 2 neutral
+    # of footage, B = 1
+    rgb: Tensor  # (1,H,W,3) uint8
+    time: Tensor  # (1,) s
+    center: Tensor  # (1,2) px, of the crop
+    scale: Tensor  # (1,) side of the crop / 200 px
+    keypoints_px: Tensor  # (1,49,3)
+    bridged: Tensor  # (1,) bool: the person is not seen, only interpolated
+
+
+class SmplParams(NamedTuple):
+    """Rotations (B,24,3,3), betas (B,10) and weak perspective cam (B,3) = s, tx, ty."""
+
+    rotmat: Tensor
+    betas: Tensor
+    cam: Tensor
+
+
+class BodyOutput(NamedTuple):
+    """Joints (B,49,3) and vertices (B,V,3) in metres."""
+
+    joints: Tensor
+    vertices: Tensor
+
+
+class Prediction(NamedTuple):
+    """A posed body in front of the crop's camera.
+
+    Attributes:
+        rotmat: (B,24,3,3), betas: (B,10), cam: (B,3) weak perspective s, tx, ty
+        joints: (B,49,3) and vertices: (B,V,3) in metres
+        keypoints_2d: (B,49,2) in [-1,1] over the crop
+    """
+
+    rotmat: Tensor
+    betas: Tensor
+    cam: Tensor
+    joints: Tensor
+    vertices: Tensor
+    keypoints_2d: Tensor
+
+    def rows(self, which: slice) -> "Prediction":
+        """The prediction of a part of the batch."""
+        return Prediction(*(field[which] for field in self))
+
+    def on_host(self) -> "Prediction":
+        """The same in the host's memory, by one transfer from the device."""
+        flat = torch.cat([field.flatten(1) for field in self], dim=1).cpu()
+        parts = flat.split([field[0].numel() for field in self], dim=1)
+        return Prediction(*(part.reshape(field.shape) for part, field in zip(parts, self, strict=True)))
+
+
+class Body(Protocol):
+    """What scores ask of a body model (models.smpl.SMPL)."""
+
+    def from_axis_angle(self, pose: Tensor, betas: Tensor) -> BodyOutput:
+        """Pose (B,72) and betas (B,10) -> joints and vertices."""
+
+    def unposed(self, betas: Tensor) -> Tensor:
+        """Vertices (B,V,3) in the zero pose."""
