@@ -61,7 +61,8 @@ def test_all_files_of_a_run_tell_the_same(finished):
         np.testing.assert_allclose(1000 * metres[:, 0], [float(row[name]) for row in rows], atol=1e-3)
         assert summary[name] == pytest.approx(1000 * metres.mean())
     assert [row["sequence"] for row in rows] == ["flat_packBags_00"] * 8 + ["downtown_cafe_00"] * 4
-    assert [row["accel_mm"] == "" for row in rows] == [True, True, False, False] * 3
+    # the second frame of each person has no valid camera and was dropped
+    assert [row["accel_mm"] == "" for row in rows] == [True, True, True, False] * 3
     assert f"MPJPE [mm]: {summary['mpjpe_mm']:.1f}" in (folder / "performance.txt").read_text()
     assert summary["options"]["lr"] == 3e-6
 
