@@ -18,7 +18,7 @@ from pages import PAGES, PROJECT
 
 import boa
 import process_data
-from config import STREAMS
+from streams import STREAMS
 
 README = PROJECT / "README.md"
 COMMANDS = sorted({shlex.join(command) for page in PAGES for command in pages.commands(page.read_text())})
