@@ -10,18 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
+from places import CLIPS, DEMO, PARITY, PROJECT, TESTS
 
 import streams
 from datasets import pw3d as pw3d_stream
 from models.smpl import SMPL, load_bodies
 from utils.data_preprocess import pw3d
 
-TESTS = Path(__file__).parent
-PROJECT = TESTS.parent
-DEMO = PROJECT / "data" / "demo"
-# neither can come with the repository (tests/README.md)
-PARITY = Path(os.environ.get("BOA_PARITY", PROJECT.parent / "shared" / "parity"))
-CLIPS = Path(os.environ.get("BOA_CLIPS", PROJECT.parent / "shared" / "data"))
 SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
 
 

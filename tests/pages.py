@@ -4,7 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from places import PROJECT
+
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "tests/README.md")),
     *sorted((PROJECT / "docs").glob("*.md")),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import conftest
 import pytest
-from conftest import PROJECT
+from places import PROJECT, TESTS
 
 from tools import check_system
 
@@ -22,7 +22,7 @@ CODE = sorted(
     for file in PROJECT.rglob("*.py")
     if not {".venv", "data", "experiments"} & set(file.relative_to(PROJECT).parts)
 )
-OURS = {file.stem for file in [*PROJECT.glob("*.py"), *conftest.TESTS.glob("*.py")]} | {
+OURS = {file.stem for file in [*PROJECT.glob("*.py"), *TESTS.glob("*.py")]} | {
     path.parent.name for path in PROJECT.glob("*/*.py")
 }
 
@@ -184,11 +184,11 @@ def test_the_check_needs_nothing_that_is_not_installed_yet():
 
 
 def test_a_variable_says_where_parity_and_clips_are(tmp_path):
-    code = "import conftest; print(conftest.PARITY, conftest.CLIPS)"
+    code = "import places; print(places.PARITY, places.CLIPS)"
     env = {
         "BOA_PARITY": str(tmp_path / "a"),
         "BOA_CLIPS": str(tmp_path / "b"),
-        "PYTHONPATH": f"{PROJECT}:{PROJECT}/tests",
+        "PYTHONPATH": str(TESTS),
     }
     assert conftest.run("-c", code, env=env).stdout.split() == [str(tmp_path / "a"), str(tmp_path / "b")]
 

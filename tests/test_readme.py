@@ -14,7 +14,8 @@ import numpy as np
 import pages
 import pytest
 import toys
-from pages import PAGES, PROJECT
+from pages import PAGES
+from places import PROJECT
 
 import boa
 import process_data
