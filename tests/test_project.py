@@ -113,6 +113,7 @@ def test_the_pythons_of_the_project_are_the_same_everywhere():
 
 def test_checks_run_what_contributors_are_told_to_run():
     told = (PROJECT / "CONTRIBUTING.md").read_text()
+    assert "`make test` runs the tests" in (PROJECT / "README.md").read_text()
     for file in (".ci/run", ".github/workflows/test.yml"):
         run = re.findall(r"^(?:\s*- run: )?(make \w+)", (PROJECT / file).read_text(), re.MULTILINE)
         assert run == ["make test", "make lint"]
