@@ -2,15 +2,21 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint benchmark benchmark-video rates ablation wild-rates footage-rates
+.PHONY: venv demo test lint format benchmark benchmark-video rates ablation wild-rates footage-rates
 
 venv: .venv/installed
 
-# learn2learn is compiled during the installation, which takes a C compiler; apt-get is asked only where none is found.
+# learn2learn is compiled, which takes a compiler and Python's headers: what is missing is named, and to root installed.
+# The option that it needs in requirements.txt is known to pip from 23.1 on, and some Pythons bring an older one.
 .venv/installed: requirements.txt
-	command -v cc >/dev/null || { apt-get update && apt-get install -y gcc libc6-dev; }
+	$(PYTHON) tools/check_system.py --install
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade "pip>=23.1"
 	$(PIP) install -r requirements.txt
+	touch $@
+
+.venv/dev: requirements-dev.txt .venv/installed
+	$(PIP) install -r requirements-dev.txt
 	touch $@
 
 # The free benchmark: frozen network and BOA on a rendered stream, then table, plot and video in experiments/demo.
@@ -25,17 +31,21 @@ demo: venv $(SYNTHETIC_ROOT)/complete
 $(SYNTHETIC_ROOT)/complete: | venv
 	.venv/bin/python process_data.py --dataset synthetic
 
-# Footage needs MediaPipe only when no file gives the joints, so that its absence is no failure of the set-up.
+# A video needs MediaPipe only when no file gives the joints, so that its absence is no failure of the set-up.
 .venv/video: requirements-video.txt .venv/installed
 	$(PIP) install --no-deps -r requirements-video.txt && touch $@ \
 		|| echo "MediaPipe cannot be had here; what needs it is not tested"
 
-test: venv .venv/video
+test: .venv/dev .venv/video
 	.venv/bin/python -m pytest
 
-lint: venv
+lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+format: .venv/dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
 
 benchmark: venv
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
@@ -44,7 +54,7 @@ benchmark: venv
 benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)
 
-# Tables of the README; they take hours, and go on where they stopped.
+# Tables of docs/benchmarks.md; they take hours, and go on where they stopped.
 footage-rates: .venv/video
 rates ablation wild-rates footage-rates: venv
 	.venv/bin/python benchmarks/ablation.py $@

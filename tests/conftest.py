@@ -1,4 +1,4 @@
-"""Folders that several tests share: toy data of our own, and the inputs of the published numbers where they are."""
+"""What several tests share: toy data, the free body, clips and the inputs of the published numbers where they are."""
 
 import dataclasses
 import importlib.util
@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
+from places import CLIPS, DEMO, PARITY, PROJECT, TESTS
 
 import streams
 from datasets import pw3d as pw3d_stream
-from models.smpl import load_bodies
+from models.smpl import SMPL, load_bodies
 from utils.data_preprocess import pw3d
 
-PROJECT = Path(__file__).parents[1]
-PARITY = PROJECT.parent / "shared" / "parity"
 SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
 
 
@@ -41,10 +40,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{test:64} {absolute:8.1e} absolute {relative:8.1e} of the largest number")
 
 
-def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run one of the project's commands as a user types it."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+def run(*arguments: object, env: dict[str, str] | None = None, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands as a user types it, from a folder."""
+    program, *others = map(str, arguments)
+    command = [sys.executable, str(PROJECT / program) if program.endswith(".py") else program, *others]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+
+
+def run_script(name: str, *arguments: object) -> str:
+    """Run a program of tests/scripts on one thread -> what it prints."""
+    paths = os.pathsep.join(map(str, (PROJECT, TESTS)))
+    env = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    result = run(TESTS / "scripts" / name, *arguments, env=env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @dataclasses.dataclass
@@ -84,7 +93,7 @@ def own_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture(scope="session")
-def bodies(world: World) -> dict:
+def bodies(world: World) -> dict[str, SMPL]:
     return load_bodies(world.stream.assets.smpl_model_dir, world.stream.assets.regressor_extra)
 
 
@@ -96,11 +105,42 @@ def frames(world: World):
 
 
 @pytest.fixture(scope="session")
+def free_bodies() -> dict[str, SMPL]:
+    """The free body that comes with the repository, by gender."""
+    return load_bodies(DEMO / "smpl", DEMO / "spin_data" / "J_regressor_extra.npy")
+
+
+@pytest.fixture(scope="session")
+def free_body(free_bodies: dict[str, SMPL]) -> SMPL:
+    """The neutral one of the free bodies."""
+    return free_bodies["neutral"]
+
+
+@pytest.fixture(scope="session")
+def released_smpl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SMPL as its owners release it: chumpy arrays inside, made in a process that has a module of that name."""
+    folder = tmp_path_factory.mktemp("smpl")
+    inner = folder / "SMPL_python_v.1.1.0"
+    inner.mkdir()
+    names = [f"basicmodel_{part}_lbs_10_207_0_v1.1.0.pkl" for part in ("neutral", "m", "f")]
+    run_script("released_smpl.py", *(inner / name for name in names))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of real clips and photographs."""
+    if not CLIPS.is_dir():
+        pytest.skip(f"BOA_CLIPS: there is no {CLIPS}")
+    return CLIPS
+
+
+@pytest.fixture(scope="session")
 def parity_kit():
     """The module that makes the inputs of the published method's numbers; the goldens are beside it."""
     script = PARITY / "fixture.py"
     if not script.exists():
-        pytest.skip(f"the parity kit is not at {PARITY}")
+        pytest.skip(f"BOA_PARITY: there is no {script}")
     spec = importlib.util.spec_from_file_location("parity_fixture", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,8 +2,6 @@
 
 import copy
 import functools
-import subprocess
-import sys
 from itertools import islice
 
 import conftest
@@ -105,7 +103,10 @@ def sample(seed: int, size: int = 1) -> dict[str, torch.Tensor]:
 
 
 def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, source, options):
-    """Both objectives written out with one forward per image and no learn2learn, as the paper states them."""
+    """Both objectives written out with one forward per image and no learn2learn, as the paper states them.
+
+    `past` are rows of the frame, and the samples n before these.
+    """
 
     def regress(parameters, image) -> Prediction:
         call = functools.partial(torch.func.functional_call, model, dict(zip(names, parameters, strict=True)))
@@ -129,25 +130,24 @@ def plain_objectives(weights, model, teacher, body: SMPL, prior, frame, past, so
     gradients = torch.autograd.grad(lower, weights, create_graph=not options.first_order)
     probed = [weight - options.metalr * gradient for weight, gradient in zip(weights, gradients, strict=True)]
     here, upper = single_frame(probed)
-    before = regress(probed, past["image"])
+    rows, earlier = past
+    before = regress(probed, earlier["image"])
     with torch.no_grad():
         taught = predict(teacher, body, frame)
     terms = losses.teacher(here, taught)
     upper = upper + 0.1 * (5 * terms["kp3d"] + 5 * terms["kp2d"] + terms["pose"] + 0.001 * terms["betas"])
-    way = here.keypoints_2d - before.keypoints_2d - (frame["keypoints_2d"] - past["keypoints_2d"])[..., :2]
-    return lower, upper + 0.1 * (way[:, 25:] ** 2).mean()
+    moved = here.keypoints_2d[rows] - before.keypoints_2d
+    away = moved - (frame["keypoints_2d"][rows] - earlier["keypoints_2d"])[..., :2]
+    return lower, upper + 0.1 * (away[:, 25:] ** 2).mean()
 
 
-# a large rate of the probe, so that the second order is not lost beside the first; or none
-@pytest.mark.parametrize(("first_order", "metalr"), [(False, 1e-2), (True, 1e-2), (False, 0.0)])
-def test_a_step_is_the_gradient_through_the_probe_written_out_by_hand(setting, first_order, metalr):
+def compare_with_plain(setting, options, frame, source, before, past) -> None:
+    """A step of boa after a frame `before` has gone by, against the gradient of `plain_objectives` with `past`."""
     model, body, prior = setting
-    options = boa.Options(first_order=first_order, metalr=metalr, lr=1e-3, prev_n=1)
     learner = boa.make_learner(model, body, prior, options)
     for weight in learner.teacher.parameters():
         weight.data.add_(1e-3)
-    frame, source, past = sample(1), sample(2), sample(3)
-    learner.history.recall(past)
+    learner.history.recall(before)
     weights = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
     lower, upper = plain_objectives(
         weights, copy.deepcopy(model), learner.teacher, body, prior, frame, past, source, options
@@ -161,6 +161,41 @@ def test_a_step_is_the_gradient_through_the_probe_written_out_by_hand(setting, f
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-5, atol=1e-7 * gradient.abs().max().item())
 
 
+# a large rate of the probe, so that the second order is not lost beside the first; or none
+@pytest.mark.parametrize(("first_order", "metalr"), [(False, 1e-2), (True, 1e-2), (False, 0.0)])
+def test_a_step_is_the_gradient_through_the_probe_written_out_by_hand(setting, first_order, metalr):
+    options = boa.Options(first_order=first_order, metalr=metalr, lr=1e-3, prev_n=1)
+    frame, source, before = sample(1), sample(2), sample(3)
+    compare_with_plain(setting, options, frame, source, before, ([0], before))
+
+
+def place(batch: dict, sequences: list[str], indices: list[int]) -> dict:
+    """The batch, with where in a stream it is."""
+    return {**batch, "sequence": sequences, "person": torch.zeros(len(indices)), "index": torch.tensor(indices)}
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_step_on_a_batch_with_a_cut_in_it_is_the_gradient_written_out_by_hand(setting, first_order):
+    """Of three frames the first goes on from the frame before the batch, the second is another sequence's first."""
+    options = boa.Options(first_order=first_order, metalr=1e-2, lr=1e-3, prev_n=1, batch_size=3)
+    frame, source = place(sample(1, 3), ["a", "b", "b"], [1, 2, 3]), sample(2, 2)
+    before = place(sample(3), ["a"], [0])
+    earlier = {name: torch.cat([before[name], frame[name][1:2]]) for name in ("image", "keypoints_2d")}
+    compare_with_plain(setting, options, frame, source, before, ([0, 2], earlier))
+
+
+def test_adapting_to_a_frame_brings_its_joints_nearer_and_frame_after_frame_nearer_still(setting):
+    model, body, prior = setting
+    options = boa.Options(lr=1e-3, motionloss_weight=0.0, labelloss_weight=0.0)
+    learner, frame = boa.make_learner(model, body, prior, options), sample(1)
+    distances = [losses.kp2d(learner.predict(frame).keypoints_2d, frame["keypoints_2d"]).item()]
+    for _ in range(10):
+        boa.adapt(frame, None, learner)
+        distances.append(losses.kp2d(learner.predict(frame).keypoints_2d, frame["keypoints_2d"]).item())
+    assert (np.diff(distances) < 0).all()
+    assert distances[-1] < 0.7 * distances[0]
+
+
 def test_first_and_second_order_differ(setting):
     model, body, prior = setting
     gradients = []
@@ -172,17 +207,18 @@ def test_first_and_second_order_differ(setting):
     assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
 
 
-def test_probe_of_a_quadratic_is_the_closed_form():
-    from learn2learn.algorithms import MAML
-
+@pytest.mark.parametrize(("first_order", "gradient"), [(False, 2 * 0.8**2 * 3.0), (True, 2 * 0.8 * 3.0)])
+def test_the_probe_of_a_quadratic_is_the_closed_form(setting, first_order, gradient):
+    _, body, prior = setting
     model = torch.nn.Linear(1, 1, bias=False).double()
     model.weight.data.fill_(3.0)
-    probe = MAML(model, lr=0.1).clone()
+    probe = boa.make_learner(model, body, prior, boa.Options(metalr=0.1, first_order=first_order)).probe.clone()
     one = torch.ones(1, 1, dtype=torch.float64)
-    probe.adapt((probe(one) ** 2).sum())  # w' = w - 0.1 * 2w
+    boa.probe_step(probe, (probe(one) ** 2).sum())  # w' = w - 0.1 * 2w
     assert probe(one).item() == pytest.approx(3.0 * 0.8)
-    (probe(one) ** 2).sum().backward()  # d(0.8 w)^2 / dw
-    assert model.weight.grad.item() == pytest.approx(2 * 0.8**2 * 3.0)
+    assert model.weight.item() == 3.0
+    (probe(one) ** 2).sum().backward()  # d(0.8 w)^2 / dw; by first order d(w')^2 / dw'
+    assert model.weight.grad.item() == pytest.approx(gradient)
 
 
 def test_teacher_keeps_its_share_of_the_old_weights():
@@ -230,48 +266,10 @@ def test_batches_wrap_around_a_source_and_end_a_stream(frames):
     assert [batch["index"].tolist() for batch in endless][2] == [10, 11, 0, 1, 2]
 
 
-MEMORY_SCRIPT = """
-import functools, resource, sys
-from pathlib import Path
-import numpy as np, torch
-sys.path[:0] = [{project!r}, {tests!r}]
-import boa, toys, conftest
-from datasets import pw3d
-from datasets.base import CroppedFrames, batches
-from models.prior import PosePrior
-from models.smpl import load_bodies
-from utils.evaluation import Scorer, score_3dpw
-from utils.results import BenchmarkResults, RunFolder, create_folder
-
-world = Path({world!r})
-count, folder = int(sys.argv[1]), Path(sys.argv[2])
-stream, _ = pw3d.open_stream(world / "3DPW", world / "data/dataset_extras/3dpw_vid", "-")
-rows = np.arange(count) % len(stream)
-columns = {{name: column[rows] for name, column in stream.columns.items()}}
-columns["scale"] = np.full(count, 1.2)  # a crop that need not be enlarged is faster
-repeated = CroppedFrames(stream.images, columns, Path("-"))
-spin = world / "data/spin_data"
-bodies = load_bodies(world / "data/smpl", spin / "J_regressor_extra.npy")
-regressor = torch.as_tensor(np.load(spin / "J_regressor_h36m.npy"), dtype=torch.float32)
-model = toys.TinyRegressor().eval()
-options = boa.Options(name="memory", labelloss_weight=0.0)
-learner = boa.make_learner(model, bodies["neutral"], PosePrior(spin / "gmm_08.pkl"), options)
-scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
-results = BenchmarkResults(RunFolder(create_folder(folder, "memory", False), options, {{}}), count, True)
-boa.run_stream(batches(repeated, 1), None, learner, scorer, results)
-results.close()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_stream(world, tmp_path):
-    script = MEMORY_SCRIPT.format(
-        project=str(conftest.PROJECT), tests=str(conftest.PROJECT / "tests"), world=str(world.folder)
-    )
-    peaks = []
-    for count in (60, 600):
-        command = [sys.executable, "-c", script, str(count), str(tmp_path / str(count))]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        peaks.append(float(result.stdout))
+    peaks = [
+        float(conftest.run_script("memory_of_a_stream.py", world.folder, count, tmp_path / str(count)))
+        for count in (60, 600)
+    ]
     assert peaks[1] - peaks[0] < 20, peaks  # MB

@@ -41,6 +41,7 @@ def finished(tmp_path_factory):
     return folder, outputs
 
 
+@pytest.mark.slow
 def test_a_run_writes_every_file(finished):
     folder, _ = finished
     names = {file.name.split(".tfevents")[0] for file in (folder / "boa-1").iterdir()}
@@ -48,6 +49,7 @@ def test_a_run_writes_every_file(finished):
     assert names == scores | {"setting.txt", "predictions.npz", "events.out"}
 
 
+@pytest.mark.slow
 def test_all_files_of_a_run_tell_the_same(finished):
     folder = finished[0] / "boa-1"
     summary = toys.read_summary(folder)
@@ -67,6 +69,7 @@ def test_all_files_of_a_run_tell_the_same(finished):
     assert summary["options"]["lr"] == 3e-6
 
 
+@pytest.mark.slow
 def test_predictions_hold_every_frame(finished):
     with np.load(finished[0] / "boa-1" / "predictions.npz") as file:
         shapes = {name: file[name].shape for name in file.files}
@@ -81,6 +84,7 @@ def test_predictions_hold_every_frame(finished):
     }
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_term_and_score(finished):
     events = EventAccumulator(str(finished[0] / "boa-1"))
     events.Reload()
@@ -91,13 +95,16 @@ def test_tensorboard_has_every_term_and_score(finished):
     assert len(events.Scalars("score/mpjpe")) == 12
 
 
+@pytest.mark.slow
 def test_frozen_scores_the_base_model_and_adaptation_changes_it(finished):
     folder, _ = finished
     frozen, adapted = (np.load(folder / name / "mpjpe.npy") for name in ("base", "boa-1"))
-    assert frozen[0] != adapted[0]
+    assert np.isfinite([frozen, adapted]).all()
+    assert (frozen != adapted).all()
     assert toys.read_summary(folder / "base")["options"]["method"] == "frozen"
 
 
+@pytest.mark.slow
 def test_other_libraries_say_nothing_and_our_warning_is_seen(finished):
     _, outputs = finished
     for result in outputs:

@@ -3,7 +3,6 @@
 import json
 import struct
 
-import conftest
 import numpy as np
 import pytest
 import torch
@@ -11,17 +10,15 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from footage.export import Clip, save_bvh, save_glb
-from models.smpl import load_bodies
 from utils.joints import BODY25, SMPL24
 
-ASSETS = conftest.PROJECT / "data" / "demo"
 FRAMES = 7
 TURN = np.array([1.0, -1.0, -1.0])  # from the camera's axes, y down, to the files', y up
 
 
 @pytest.fixture(scope="module")
-def body():
-    return load_bodies(ASSETS / "smpl", ASSETS / "spin_data" / "J_regressor_extra.npy", ["neutral"])["neutral"]
+def body(free_body):
+    return free_body
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import av
-import conftest
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,6 @@ from footage.poses import PosesFile
 from footage.results import FootageResults
 from footage.smoothing import OneEuro, OneEuroRotation
 from footage.window import open_window
-from models.smpl import load_bodies
 from utils.errors import UserError
 from utils.files import save_npz
 from utils.geometry import project
@@ -29,14 +27,13 @@ from utils.renderer import VideoWriter, draw_in_image
 from utils.results import RunFolder, recorded
 from utils.structures import Prediction
 
-ASSETS = conftest.PROJECT / "data" / "demo"
 SIZE = (180, 240)  # height and width
 CENTER, SIDE = np.array([150.0, 80.0]), 140.0
 
 
 @pytest.fixture(scope="module")
-def body():
-    return load_bodies(ASSETS / "smpl", ASSETS / "spin_data" / "J_regressor_extra.npy", ["neutral"])["neutral"]
+def body(free_body):
+    return free_body
 
 
 def predicted(body, turn: float = 0.0) -> Prediction:

@@ -1,9 +1,6 @@
 """Converters: what they write, and each slip of the published code put right, or repeated with paper_compat."""
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -135,46 +132,6 @@ def test_a_missing_mesh_annotation_is_replaced_by_the_previous_one_with_paper_co
     (raw_h36m / "mosh/S5/Eating_cam3_aligned.pkl").unlink()
     assert len(convert_h36m(raw_h36m, paper_compat=True)["pose"]) == 6
     assert "Eating_cam3_aligned.pkl" in caplog.text
-
-
-CHUMPY = """
-import sys, types, pickle, numpy as np, scipy.sparse
-sys.path.insert(0, {tests!r})
-import toys
-class Ch:
-    pass
-class Select(Ch):
-    pass
-for cls, name in ((Ch, "chumpy.ch"), (Select, "chumpy.reordering")):
-    module = types.ModuleType(name)
-    cls.__module__ = name
-    setattr(module, cls.__name__, cls)
-    sys.modules[name] = module
-sys.modules["chumpy"] = types.ModuleType("chumpy")
-model = toys.smpl_model()
-del model["vertex_ids"]
-leaf = Ch(); leaf.__dict__.update(x=model["v_template"], _dirty_vars=set())
-inner = Ch(); inner.__dict__.update(x=np.concatenate([model["shapedirs"], model["shapedirs"]], axis=2))
-size = inner.x.shape
-select = Select(); select.__dict__.update(a=inner, idxs=np.arange(inner.x.size).reshape(size)[:, :, :10].ravel(),
-                                          preferred_shape=model["shapedirs"].shape)
-model.update(v_template=leaf, shapedirs=select, J_regressor=scipy.sparse.csc_matrix(model["J_regressor"]),
-             bs_style="lbs", bs_type="lrotmin")
-for path in sys.argv[1:]:
-    pickle.dump(model, open(path, "wb"), protocol=2)
-"""
-
-
-@pytest.fixture(scope="module")
-def released_smpl(tmp_path_factory):
-    """SMPL as its owners release it: chumpy arrays inside, made in a process that has a module of that name."""
-    folder = tmp_path_factory.mktemp("smpl")
-    inner = folder / "SMPL_python_v.1.1.0"
-    inner.mkdir()
-    paths = [str(inner / f"basicmodel_{part}_lbs_10_207_0_v1.1.0.pkl") for part in ("neutral", "m", "f")]
-    script = CHUMPY.format(tests=str(Path(__file__).parent))
-    subprocess.run([sys.executable, "-c", script, *paths], check=True, cwd=Path(__file__).parents[1])
-    return folder
 
 
 def test_released_smpl_becomes_a_file_that_smplx_loads_without_chumpy(released_smpl):

@@ -17,7 +17,7 @@ import streams
 from models.hmr import HMR
 from utils.data_preprocess.mpi_inf_3dhp import CAMERAS, TEST_SEQUENCES
 from utils.geometry import rot6d_to_rotmat
-from utils.joints import H36M32
+from utils.joints import BODY25, H36M32, SMPL24
 from utils.structures import SmplParams
 
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
@@ -227,12 +227,26 @@ def write_3dhp_train(root: Path, sequences: Iterable[str] = ("S1/Seq1",), frames
             write_video(folder / "imageSequence" / f"video_{camera}.avi", frames)
 
 
-def write_video(path: Path, frames: int) -> None:
+def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 64)) -> None:
     """Frame t is grey of brightness 10t."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 64))
+    codec = cv2.VideoWriter_fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), codec, 25, size)
     for frame in range(frames):
-        writer.write(np.full((64, 64, 3), 10 * frame, np.uint8))
+        writer.write(np.full((*size[::-1], 3), 10 * frame, np.uint8))
     writer.release()
+
+
+def write_openpose(folder: Path, frames: int) -> None:
+    """OpenPose's files of a clip of size SIZE in which the toy body stands; its face and feet are not found."""
+    folder.mkdir(parents=True, exist_ok=True)
+    joints = np.zeros((len(BODY25), 3))
+    for row, name in enumerate(BODY25.values()):
+        if name in SMPL24:
+            x, y, _ = REST[SMPL24.index(name)]
+            joints[row] = SIZE[0] / 2 + 100 * x, SIZE[1] / 2 - 100 * y, 0.9
+    content = json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": joints.ravel().tolist()}]})
+    for frame in range(frames):
+        (folder / f"clip_{frame:012d}_keypoints.json").write_text(content)
 
 
 def write_source(root: Path, file: Path, frames: int = 3) -> None:
