@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from synthetic.body import Body
 from synthetic.clothes import Wardrobe
-from synthetic.motions import FRAME_RATE, TEST_KINDS, VALIDATION_KINDS, motion, source_poses, wander
+from synthetic.figure import FRAME_RATE, wander
+from synthetic.motions import TEST_KINDS, VALIDATION_KINDS, motion, source_poses
 from synthetic.street import Camera, Scene, Street, Thing, blend, grain, look_at
 from utils import renderer
 from utils.files import save_npz, save_text, write_atomically

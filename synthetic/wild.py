@@ -19,7 +19,8 @@ from synthetic import stream as synthetic
 from synthetic import street
 from synthetic.body import Body
 from synthetic.clothes import Wardrobe
-from synthetic.motions import FRAME_RATE, KINDS, source_poses, wander
+from synthetic.figure import FRAME_RATE, wander
+from synthetic.motions import KINDS, source_poses
 from synthetic.stream import FRAME_SIZE, SPLITS, Person, Rendered, World, draw_person
 from synthetic.street import Board, Camera, Patch, Scene, Thing, look_at
 from utils import renderer
