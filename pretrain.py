@@ -31,7 +31,8 @@ from datasets.base import CroppedFrames
 from models.hmr import HMR, load_hmr, load_mean_params
 from models.prediction import predict
 from models.smpl import SMPL, load_bodies
-from synthetic.stream import Lab, Rendered
+from synthetic.lab import Lab
+from synthetic.samples import Rendered
 from synthetic.wild import Wild
 from utils import losses
 from utils.augmentation import augment

@@ -11,13 +11,20 @@ import numpy as np
 from scipy import sparse
 
 from utils import renderer
-from utils.files import load_npy, load_npz
+from utils.files import existing, load_npy, load_npz
 from utils.joints import BODY25, BODY54, SMPL24, SPIN24, rows
 from utils.kinematics import forward_kinematics
 
 REMEDY = "run process_data.py --dataset body, or restore data/demo from the repository"
 KEYS = ("v_template", "shapedirs", "weights", "J_regressor", "kintree_table", "f", "vertex_ids")
+GENDERS = ("neutral", "male", "female")
 JOINT_ROWS = rows([*BODY25.values(), *SPIN24.values()], BODY54)
+
+
+def body_files(body_dir: Path) -> list[Path]:
+    """The files that bodies are read from; UserError when one of them is missing."""
+    names = [*(f"smpl/SMPL_{gender.upper()}.npz" for gender in GENDERS), "spin_data/J_regressor_extra.npy"]
+    return [existing(Path(body_dir) / name, REMEDY) for name in names]
 
 
 class Body:
