@@ -66,10 +66,7 @@ class Run(NamedTuple):
     @property
     def summary(self) -> Summary | None:
         """What summary.json says; None where there is none that can be read."""
-        try:
-            return json.loads((self.folder / "summary.json").read_text())
-        except (OSError, ValueError):
-            return None
+        return _read_json(self.folder / "summary.json")
 
     @property
     def note(self) -> Path:
@@ -109,18 +106,24 @@ def lacking(run: Run) -> str | None:
     summary = run.summary
     if summary is None:
         return "not run yet"
-    if summary.get("stopped") != "not finite" and not summary["complete"]:
+    if summary.get("stopped") != "not finite" and not summary.get("complete"):
         return f"stopped before ({summary.get('stopped') or 'not complete'})"
-    wanted, options = options_of(run.arguments), _comparable(summary["options"])
+    wanted, options = options_of(run.arguments), _comparable(summary.get("options", {}))
     other = sorted(name for name in wanted.keys() | options.keys() if wanted.get(name) != options.get(name))
     if other:
         return f"run with another {', '.join(other)}"
-    try:
-        note = json.loads(run.note.read_text())
-    except (OSError, ValueError):
-        note = {}
+    note = _read_json(run.note) or {}
     other = [name for name, value in _note(run).items() if note.get(name) != value]
     return f"run with another {', '.join(other)}" if other else None
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is none that can be read."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def options_of(arguments: Sequence[str]) -> dict[str, Any]:
@@ -177,11 +180,11 @@ def runs_of(name: str, table: Table, seeds: Sequence[int]) -> list[Run]:
         for part, given in (inputs or {"": ["--dataset_name", table.stream]}).items():
             folder = PROJECT / "experiments" / name / f"seed-{seed}" / part
             for row, flags in table.rows.items():
-                runs.append(Run(row, folder / _file_name(row), [*given, *flags], root, made_with))
+                runs.append(Run(row, folder / file_name(row), [*given, *flags], root, made_with))
     return runs
 
 
-def _file_name(row: str) -> str:
+def file_name(row: str) -> str:
     return "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in row)
 
 

@@ -100,7 +100,7 @@ class Props:
         texture, tile = self.grounds[rng.integers(len(self.grounds))]
         sky, ground = rng.uniform(40, 245) + rng.normal(0, 18, 3), rng.uniform(40, 190) + rng.normal(0, 28, 3)
         pattern = int(rng.integers(2**31)) if rng.random() < flat_fraction else None
-        things = [] if pattern is not None else self._backdrop(rng, azimuth)
+        things = [] if pattern is not None else self.backdrop(rng, azimuth)
         for _ in range(rng.choice(len(BYSTANDERS), p=BYSTANDERS)):
             things.append(self._bystander(rng, azimuth, light, ambient))
         if rng.random() < OCCLUDED_FRACTION and distance > 2.5:
@@ -113,7 +113,7 @@ class Props:
         family = self.textures[families[rng.integers(len(families))]]
         return family[rng.integers(len(family))]
 
-    def _backdrop(self, rng: np.random.Generator, azimuth: float) -> list[Thing]:
+    def backdrop(self, rng: np.random.Generator, azimuth: float) -> list[Thing]:
         """Up to six boards behind the person: a wall with what is above it, houses, trees, things left around."""
         behind = azimuth + np.pi
         things: list[Thing] = []

@@ -20,7 +20,7 @@ RENDERER_VERSION = 2
 
 MADE = "complete"
 # all that a rendered folder holds; what holds anything else is not replaced
-_CONTENTS = {MADE, "3dpw_vid", "imageFiles", "images", "h36m_train.npz"}
+_CONTENTS = {MADE, "3dpw_vid", "imageFiles", "images", "h36m_train.npz", ".DS_Store"}
 
 
 def made_of(body_dir: Path, seed: int | None = None) -> dict[str, str]:
@@ -93,6 +93,4 @@ def render(folder: Path, wanted: dict[str, str], write: Callable[[Path], None]) 
                     folder.replace(Path(temporary) / "old")
                 part.replace(folder)
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be rendered ({error}); make room there, or set SYNTHETIC_ROOT to a folder that can be written"
-        ) from error
+        raise UserError(f"{folder} cannot be written ({error}); set SYNTHETIC_ROOT to a folder that can") from error

@@ -21,7 +21,7 @@ from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
 from utils.joints import JOINTS49, rows
 
-CLIPS = 30  # of each kind of motion
+CLIPS = 30
 PEOPLE = 400
 VIEWS = 4000  # of a camera
 FLAT_FRACTION = 0.3  # of the images have a mere pattern behind the person
@@ -47,11 +47,12 @@ class Wild(Rendered):
     Args:
         body_dir: folder with the free body, as data/demo
         split: train or validation, which share no person, no clip and no camera
+        clips: of each kind of motion
     """
 
-    def __init__(self, body_dir: Path, split: str = "train"):
+    def __init__(self, body_dir: Path, split: str = "train", clips: int = CLIPS):
         rng = np.random.default_rng([3, SPLITS.index(split)])
-        poses = source_poses(rng, CLIPS, kinds=KINDS)
+        poses = source_poses(rng, clips, kinds=KINDS)
         super().__init__(body_dir, poses, np.clip(rng.normal(0, 1.1, (PEOPLE, 10)), -2.5, 2.5))
         self._props = Props(rng, body_dir)
         # distance m, elevation, roll, and how far off its axis the person is, radians

@@ -5,12 +5,13 @@ import conftest
 import cv2
 import numpy as np
 import pytest
-from test_synthetic import DEMO
+from free import DEMO
 
 import boa
 import compare
 import streams
 from synthetic import stream as synthetic
+from synthetic.lab import Lab
 from utils.errors import UserError
 
 FRAMES = 3
@@ -25,7 +26,7 @@ def runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("compare")
     synthetic.write_stream(folder / "stream", DEMO, "test", frames=FRAMES)
-    synthetic.write_source(folder / "source", DEMO, 4)
+    synthetic.write_source(folder / "source", Lab(DEMO), 4)
     torch.manual_seed(0)
     torch.save({"model": HMR(load_mean_params(streams.DEMO_ASSETS.mean_params), 18).state_dict()}, folder / "base.pt")
     stream = streams.STREAMS["synthetic"]

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
+from synthetic.body import GENDERS
 from synthetic.motions import source_poses
 from tools.build_body.decimation import close_holes, decimate, largest_component, triangulate
 from tools.build_body.makehuman import BODY_VERTICES, MakeHuman
@@ -20,7 +21,6 @@ from utils.files import save_npy, write_atomically
 from utils.joints import EXTRA9, H36M17, SIDES, SMPL24, SPIN24, VERTEX21, flip_permutation
 from utils.kinematics import place_joints
 
-GENDERS = ("neutral", "male", "female")
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
 ROOT_PARENT = 2**32 - 1  # what SMPL's files have for the pelvis
 VERTICES = 6890
