@@ -37,16 +37,23 @@ def made_of(body_dir: Path, seed: int | None = None) -> dict[str, str]:
 
 def differences(folder: Path, wanted: dict[str, str]) -> list[str]:
     """In which of the `wanted` parts the folder differs, in words; empty when it is as it would be rendered now."""
-    try:
-        lines = (Path(folder) / MADE).read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+    found = _note(folder)
+    if found is None:
         return ["it is not complete"]
-    found = dict(line.partition(" ")[::2] for line in lines)
     return [
         f"{name} {found.get(name, 'unknown')} instead of {value}"
         for name, value in wanted.items()
         if found.get(name) != value
     ]
+
+
+def _note(folder: Path) -> dict[str, str] | None:
+    """What `complete` says; None when there is none that can be read."""
+    try:
+        lines = (Path(folder) / MADE).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return dict(line.partition(" ")[::2] for line in lines)
 
 
 def is_current(folder: Path, body_dir: Path, seed: int | None = None) -> bool:
@@ -63,12 +70,19 @@ def is_current(folder: Path, body_dir: Path, seed: int | None = None) -> bool:
 
 
 def check_current(folder: Path, body_dir: Path, made_by: str) -> None:
-    """Raise UserError when a rendered folder is missing or of another renderer or body; `made_by` is the remedy."""
+    """Raise UserError when a rendered folder is missing or not as it would be rendered now.
+
+    Args:
+        folder, body_dir: as of `is_current`
+        made_by: the command that renders it, which is named with the seed of what is there
+    """
+    why = differences(folder, made_of(body_dir))
     if not Path(folder).exists():
         raise UserError(f"{folder} is missing; run `{made_by}`")
-    found = differences(folder, made_of(body_dir))
-    if found:
-        raise UserError(f"{folder} is not what would be rendered now ({'; '.join(found)}); run `{made_by}`")
+    if why:
+        seed = (_note(folder) or {}).get("seed", "0")
+        command = made_by if seed == "0" else f"{made_by} --seed {seed}"
+        raise UserError(f"{folder} is not what would be rendered now ({'; '.join(why)}); run `{command}`")
 
 
 def render(folder: Path, wanted: dict[str, str], write: Callable[[Path], None]) -> None:

@@ -194,14 +194,15 @@ def test_the_source_of_footage_is_rendered_at_first_use_and_again_when_it_is_sta
     assert len(rendered) == 2 and "wild-source again (renderer 2 instead of 99)" in caplog.text
 
 
-def test_a_run_on_a_stale_stream_is_told_the_command_that_helps(tmp_path, body_dir, monkeypatch):
+@pytest.mark.parametrize(("seed", "flag"), [(None, ""), (0, ""), (5, " --seed 5")])
+def test_a_run_on_a_stale_stream_is_told_the_command_that_helps(tmp_path, body_dir, monkeypatch, seed, flag):
     folder, command = tmp_path / "test", "python process_data.py --dataset synthetic"
     with pytest.raises(UserError, match=f"test is missing; run `{command}`"):
         version.check_current(folder, body_dir, command)
-    version.render(folder, version.made_of(body_dir, 5), lambda output: output.mkdir())
+    version.render(folder, version.made_of(body_dir, seed), lambda output: output.mkdir())
     version.check_current(folder, body_dir, command)
     monkeypatch.setattr(version, "RENDERER_VERSION", 99)
-    with pytest.raises(UserError, match=rf"renderer 2 instead of 99\); run `{command}`"):
+    with pytest.raises(UserError, match=rf"renderer 2 instead of 99\); run `{command}{flag}`"):
         version.check_current(folder, body_dir, command)
 
 
