@@ -13,6 +13,8 @@ from free import DEMO
 
 import config
 import process_data
+import runs
+import streams
 from synthetic import props, stream, version
 from synthetic.body import body_files
 from synthetic.lab import Lab
@@ -184,14 +186,18 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, body_dir, rendere
 def test_the_source_of_footage_is_rendered_at_first_use_and_again_when_it_is_stale(
     tmp_path, body_dir, rendered, monkeypatch, caplog
 ):
-    folder = tmp_path / "wild-source"
+    folder, read = tmp_path / "wild-source", []
+    monkeypatch.setattr(config, "DEMO", body_dir)
+    monkeypatch.setattr(streams, "WILD", streams.WILD._replace(images=folder))
+    monkeypatch.setattr(streams, "open_source", read.append)
     for _ in range(2):
-        stream.build_source(folder, body_dir)
-    assert len(rendered) == 1 and version.is_current(folder, body_dir)
+        runs.open_footage_source(streams.FOOTAGE_ASSETS)
+        assert rendered == ["wild-source"] and version.is_current(folder, body_dir)
     monkeypatch.setattr(version, "RENDERER_VERSION", 99)
     caplog.set_level(logging.INFO)
-    stream.build_source(folder, body_dir)
+    runs.open_footage_source(streams.FOOTAGE_ASSETS)
     assert len(rendered) == 2 and "wild-source again (renderer 2 instead of 99)" in caplog.text
+    assert read == [streams.WILD] * 3
 
 
 @pytest.mark.parametrize(("seed", "flag"), [(None, ""), (0, ""), (5, " --seed 5")])
@@ -204,6 +210,27 @@ def test_a_run_on_a_stale_stream_is_told_the_command_that_helps(tmp_path, body_d
     monkeypatch.setattr(version, "RENDERER_VERSION", 99)
     with pytest.raises(UserError, match=rf"renderer 2 instead of 99\); run `{command}{flag}`"):
         version.check_current(folder, body_dir, command)
+
+
+@pytest.mark.parametrize("name", [name for name, stream in streams.STREAMS.items() if stream.target.rendered])
+def test_boa_refuses_a_stale_stream_or_source(tmp_path, body_dir, monkeypatch, name):
+    monkeypatch.setattr(config, "DEMO", body_dir)
+    chosen, parts = streams.STREAMS[name], {}
+    for part in ("target", "source"):
+        recording = getattr(chosen, part)
+        # what the command renders is what boa.py reads
+        assert recording.images.name in stream.SETS[recording.made_by.rpartition(" ")[2]]
+        parts[part] = recording._replace(images=tmp_path / part)
+        version.render(tmp_path / part, version.made_of(body_dir), lambda output: output.mkdir())
+    monkeypatch.setitem(streams.STREAMS, name, chosen._replace(**parts))
+    for part in ("target", "source"):
+        runs.check_rendered(*parts.values())
+        (tmp_path / part / "complete").write_text("renderer 1\n")
+        with pytest.raises(
+            UserError, match=rf"{part} is not what would be rendered now .*run `python process_data\.py"
+        ):
+            runs.check_rendered(*parts.values())
+        version.render(tmp_path / part, version.made_of(body_dir), lambda output: output.mkdir())
 
 
 def test_without_the_body_the_file_is_named(tmp_path):
