@@ -14,7 +14,7 @@ from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around
 
 CLIPS = 60  # of each kind of motion
-PEOPLE = 8
+LAB_PEOPLE = 8
 OUTFITS = 12
 CAMERA_AZIMUTHS = np.radians([35.0, 145.0, 215.0, 325.0])
 WALL_DISTANCE = 2.5  # m behind the person
@@ -32,7 +32,7 @@ class Lab(Rendered):
     def __init__(self, body_dir: Path, split: str = "train"):
         rng = np.random.default_rng([1, SPLITS.index(split)])
         poses = source_poses(rng, CLIPS)
-        super().__init__(body_dir, poses, np.clip(rng.normal(0, 0.9, (PEOPLE, 10)), -2, 2))
+        super().__init__(body_dir, poses, np.clip(rng.normal(0, 0.9, (LAB_PEOPLE, 10)), -2, 2))
         self._outfits = [self._wardrobe.lab_outfit(rng) for _ in range(OUTFITS)]
         self.azimuths = CAMERA_AZIMUTHS + (0 if split == "train" else np.pi / 7)
         # wall and floor as each camera sees them

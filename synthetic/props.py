@@ -12,7 +12,7 @@ from synthetic.clothes import Wardrobe
 from synthetic.lens import Lens
 from synthetic.motions import KINDS, source_poses
 from synthetic.scene import Board, Patch, Scene, Thing, board, near_board
-from synthetic.textures import COURT, FAMILIES, TILE, bag, court, pattern, racket, stick, uneven_ground
+from synthetic.textures import COURT, FAMILIES, TILE, bag, clutter, court, racket, stick, uneven_ground
 from utils import renderer
 from utils.joints import SIDES, SMPL24, rows
 
@@ -51,7 +51,7 @@ class Bystander:
 
 @dataclass
 class WildScene(Scene):
-    """A scene with a lens and a sensor of its own, and, where `pattern` is a seed, a mere pattern behind all."""
+    """A scene with a lens and a sensor of its own, and, where `pattern` is a seed, mere clutter behind all."""
 
     lens: Lens
     pattern: int | None
@@ -60,7 +60,7 @@ class WildScene(Scene):
         """Sky and ground, or the pattern, as an image (H,W,3)."""
         if self.pattern is None:
             return super().background(camera, feet)
-        return pattern(np.random.default_rng(self.pattern), camera.size[0])
+        return clutter(np.random.default_rng(self.pattern), camera.size[0])
 
     def develop(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         """What lens, sensor and compression make of an image (H,W,3) float32 0-255."""
@@ -79,7 +79,7 @@ class Props:
         self.textures = {name: [make(rng) for _ in range(TEXTURES)] for name, make in FAMILIES.items()}
         self.grounds = [(uneven_ground(rng), TILE) for _ in range(TEXTURES)]
         self.grounds += [(court(rng), COURT) for _ in range(TEXTURES)]
-        self.bodies = []
+        self.bodies: list[tuple[np.ndarray, ...]] = []  # vertices, normals, colours, faces
         poses = source_poses(rng, 2, kinds=KINDS)
         for gender in ("male", "female"):
             body = Body(body_dir, gender)
@@ -106,7 +106,16 @@ class Props:
         if rng.random() < OCCLUDED_FRACTION and distance > 2.5:
             things.append(near_board(rng, azimuth + rng.uniform(-0.35, 0.35)))
         return WildScene(
-            light, ambient, np.ones(3), sky, np.clip(ground, 5, 250), texture, tile, things, Lens(rng), pattern
+            light=light,
+            ambient=ambient,
+            tint=np.ones(3),
+            sky=sky,
+            ground=np.clip(ground, 5, 250),
+            texture=texture,
+            tile=tile,
+            things=things,
+            lens=Lens(rng),
+            pattern=pattern,
         )
 
     def _any(self, rng: np.random.Generator, *families: str) -> np.ndarray:

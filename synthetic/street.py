@@ -26,7 +26,7 @@ class Street(Scene):
         boards = [_far_board(rng, azimuth) for azimuth in around]
         if rng.random() < OCCLUDED_FRACTION:
             boards.append(near_board(rng, camera_azimuth + rng.uniform(-0.35, 0.35)))
-        super().__init__(light, ambient, tint, sky, ground, texture, TILE, boards)
+        super().__init__(light, ambient, tint, sky, ground, texture, tile=TILE, things=boards)
 
 
 def _far_board(rng: np.random.Generator, azimuth: float) -> Board:

@@ -222,7 +222,7 @@ def _add_speckles(rng: np.random.Generator, image: np.ndarray) -> None:
     image += cv2.resize(speckles, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
 
 
-def pattern(rng: np.random.Generator, size: int) -> np.ndarray:
+def clutter(rng: np.random.Generator, size: int) -> np.ndarray:
     """Clouds, panels, bars and discs of any colour over each other (size,size,3) float32."""
     colours = rng.uniform(20, 235, (2, 1)) + rng.normal(0, 30, (2, 3))
     image = lab_walls(rng, colours, rng.uniform(0.2, 1.2) * size, size, plain=False)

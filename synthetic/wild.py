@@ -22,9 +22,9 @@ from utils.image import BOX_UNIT, box_around
 from utils.joints import JOINTS49, rows
 
 CLIPS = 30
-PEOPLE = 400
+WILD_PEOPLE = 400
 VIEWS = 4000  # of a camera
-FLAT_FRACTION = 0.3  # of the images have a mere pattern behind the person
+FLAT_FRACTION = 0.3  # of the images have mere clutter behind the person
 CUT_FRACTION = 0.3  # of the images show a part of the person
 HELD_FRACTION = 0.3
 EDGE_FRACTION = 0.12  # of the images end, black, before the crop does
@@ -53,7 +53,7 @@ class Wild(Rendered):
     def __init__(self, body_dir: Path, split: str = "train", clips: int = CLIPS):
         rng = np.random.default_rng([3, SPLITS.index(split)])
         poses = source_poses(rng, clips, kinds=KINDS)
-        super().__init__(body_dir, poses, np.clip(rng.normal(0, 1.1, (PEOPLE, 10)), -2.5, 2.5))
+        super().__init__(body_dir, poses, np.clip(rng.normal(0, 1.1, (WILD_PEOPLE, 10)), -2.5, 2.5))
         self._props = Props(rng, body_dir)
         # distance m, elevation, roll, and how far off its axis the person is, radians
         self.views = np.stack(
@@ -137,6 +137,6 @@ def turning_camera(rng: np.random.Generator, places: np.ndarray) -> tuple[list[C
 
 
 def wild_scenes(body_dir: Path) -> Callable[[np.random.Generator, float], Scene]:
-    """What makes the scenes of the stream, of a generator and the camera's azimuth: none has a mere pattern."""
+    """What makes the scenes of the stream, of a generator and the camera's azimuth: none is mere clutter."""
     props = Props(np.random.default_rng([3, SPLITS.index("wild")]), body_dir)
     return lambda rng, azimuth: props.scene(rng, azimuth, distance=5.0, flat_fraction=0)
