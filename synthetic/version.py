@@ -107,4 +107,5 @@ def render(folder: Path, wanted: dict[str, str], write: Callable[[Path], None]) 
                     folder.replace(Path(temporary) / "old")
                 part.replace(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error}); set SYNTHETIC_ROOT to a folder that can") from error
+        remedy = "set SYNTHETIC_ROOT to a folder that can be written"
+        raise UserError(f"{folder} cannot be written ({error}); {remedy}") from error
