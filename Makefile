@@ -20,16 +20,12 @@ venv: .venv/installed
 	touch $@
 
 # The free benchmark: frozen network and BOA on a rendered stream, then table, plot and video in experiments/demo.
-SYNTHETIC_ROOT ?= data/demo/synthetic
-export SYNTHETIC_ROOT
-
-demo: venv $(SYNTHETIC_ROOT)/complete
+# What is rendered already, by this renderer and with this body, is not rendered again.
+demo: venv
+	.venv/bin/python process_data.py --dataset synthetic
 	.venv/bin/python boa.py --name demo-frozen --dataset_name synthetic --method frozen --save_predictions --overwrite
 	.venv/bin/python boa.py --name demo --dataset_name synthetic --save_predictions --overwrite
 	.venv/bin/python compare.py experiments/demo-frozen experiments/demo --video
-
-$(SYNTHETIC_ROOT)/complete: | venv
-	.venv/bin/python process_data.py --dataset synthetic
 
 # A video needs MediaPipe only when no file gives the joints, so that its absence is no failure of the set-up.
 .venv/video: requirements-video.txt .venv/installed

@@ -31,7 +31,9 @@ from datasets.base import CroppedFrames
 from models.hmr import HMR, load_hmr, load_mean_params
 from models.prediction import predict
 from models.smpl import SMPL, load_bodies
-from synthetic.stream import Lab, Rendered
+from runs import check_rendered
+from synthetic.lab import Lab
+from synthetic.samples import Rendered
 from synthetic.wild import Wild
 from utils import losses
 from utils.augmentation import augment
@@ -300,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = (
         _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else streams.open_source(streams.H36M)
     )
+    check_rendered(streams.STREAMS[target].target)
     frames = validation_frames(options.source, streams.STREAMS[target].open()[0])
 
     folder = run_folder(options.expdir, options.name)

@@ -22,8 +22,7 @@ from typing import NamedTuple
 import config
 import streams
 from models.smpl import load_bodies
-from synthetic import stream as synthetic
-from synthetic import wild
+from synthetic import stream
 from tools.build_body import body_model
 from utils.data_preprocess import h36m, mpi_inf_3dhp, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
@@ -77,11 +76,11 @@ def convert_smpl(options: argparse.Namespace) -> None:
 
 
 def render_synthetic(options: argparse.Namespace) -> None:
-    synthetic.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
+    stream.build(config.SYNTHETIC_ROOT, config.DEMO, "synthetic", options.seed)
 
 
 def render_wild(options: argparse.Namespace) -> None:
-    wild.build(config.SYNTHETIC_ROOT, config.DEMO, options.seed)
+    stream.build(config.SYNTHETIC_ROOT, config.DEMO, "wild", options.seed)
 
 
 def build_body(options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from models.learner import ADAPTS
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
+from synthetic import version
 from utils.device import be_deterministic, choose_device
 from utils.evaluation import FootageScorer, Scorer
 from utils.files import load_npy
@@ -25,8 +25,6 @@ from utils.joints import H36M17, SPIN
 from utils.options import option
 from utils.results import BenchmarkResults, Results, RunFolder, create_folder, run_folder
 from utils.structures import Frame, Prediction
-
-log = logging.getLogger("boa")
 
 # the modes in which some flags do something
 BENCHMARK, FOOTAGE = "--dataset_name", "--video"
@@ -132,6 +130,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     shape = (len(H36M17), len(bodies["neutral"].v_template))
     regressor = load_npy(stream.assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
     regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
+    check_rendered(stream.target, *([stream.source] if with_source else []))
     samples = streams.open_source(stream.source) if with_source else None
     frames, missing = stream.open()
     frames = frames.part(options.stride, options.max_frames)
@@ -149,6 +148,13 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
         score=Scorer(score, frames.step, options.paper_compat),
         results=BenchmarkResults(RunFolder(folder, options, facts), len(frames), options.save_predictions),
     )
+
+
+def check_rendered(*recordings: streams.Recording) -> None:
+    """Raise UserError when one was rendered by another renderer or with another body, with the command that helps."""
+    for recording in recordings:
+        if recording.rendered:
+            version.check_current(recording.images, config.DEMO, recording.made_by)
 
 
 def _open_footage(options: RunOptions, with_source: bool) -> Run:
@@ -200,11 +206,10 @@ def open_footage_source(assets: streams.Assets) -> CroppedFrames:
     if assets == streams.ASSETS and streams.H36M.annotations.exists():
         return streams.open_source(streams.H36M)
     source = streams.WILD
-    if not source.annotations.exists():
-        from synthetic import wild  # the renderer, which only the first run needs
+    if not version.is_current(source.images, config.DEMO):
+        from synthetic import stream  # the renderer takes half a second to load, and is needed once
 
-        log.info("the labelled source is rendered into %s, this once", source.images)
-        wild.build_source(source.images, config.DEMO)
+        stream.build_source(source.images, config.DEMO)
     samples = streams.open_source(source)
     return samples.without("betas") if assets == streams.ASSETS else samples
 

@@ -32,12 +32,14 @@ class Recording(NamedTuple):
         annotations: the processed file, or the folder of such files
         made_by: the command that makes the annotations
         hint: what else to say to whom they are missing
+        rendered: by this program, so that `complete` in `images` says of what (synthetic/version.py)
     """
 
     images: Path
     annotations: Path
     made_by: str
     hint: str = ""
+    rendered: bool = False
 
 
 class Stream(NamedTuple):
@@ -116,7 +118,7 @@ FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "footage.pt")
 
 def _rendered(split: str, dataset: str, annotations: str = "3dpw_vid") -> Recording:
     folder = config.SYNTHETIC_ROOT / split
-    return Recording(folder, folder / annotations, f"python process_data.py --dataset {dataset}")
+    return Recording(folder, folder / annotations, f"python process_data.py --dataset {dataset}", rendered=True)
 
 
 LAB = _rendered("source", "synthetic", "h36m_train.npz")

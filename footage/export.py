@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from utils.files import save_text, write_atomically
 from utils.joints import SMPL24
+from utils.kinematics import forward_kinematics
 
 _FLOAT, _UNSIGNED_BYTE, _UNSIGNED_INT = 5126, 5121, 5125  # glTF's numbers for them
 _TYPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
@@ -46,12 +47,8 @@ class Clip(NamedTuple):
 
     def skeleton(self) -> np.ndarray:
         """Joints (N,24,3) m of every frame, in the camera's axes."""
-        turned, places = [self.rotmat[:, 0]], [self.joints[0] + self.translation]
-        for joint in range(1, len(self.joints)):
-            parent = self.parents[joint]
-            places.append(places[parent] + turned[parent] @ self.offsets[joint])
-            turned.append(turned[parent] @ self.rotmat[:, joint])
-        return np.stack(places, axis=1)
+        places = forward_kinematics(self.rotmat, self.joints, self.parents)[1]
+        return places + self.translation[:, None]
 
 
 def save_glb(path: Path, clip: Clip) -> None:

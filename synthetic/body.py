@@ -11,12 +11,20 @@ import numpy as np
 from scipy import sparse
 
 from utils import renderer
-from utils.files import load_npy, load_npz
+from utils.files import existing, load_npy, load_npz
 from utils.joints import BODY25, BODY54, SMPL24, SPIN24, rows
+from utils.kinematics import forward_kinematics
 
 REMEDY = "run process_data.py --dataset body, or restore data/demo from the repository"
 KEYS = ("v_template", "shapedirs", "weights", "J_regressor", "kintree_table", "f", "vertex_ids")
+GENDERS = ("neutral", "male", "female")
 JOINT_ROWS = rows([*BODY25.values(), *SPIN24.values()], BODY54)
+
+
+def body_files(body_dir: Path) -> list[Path]:
+    """The files that bodies are read from; UserError when one of them is missing."""
+    names = [*(f"smpl/SMPL_{gender.upper()}.npz" for gender in GENDERS), "spin_data/J_regressor_extra.npy"]
+    return [existing(Path(body_dir) / name, REMEDY) for name in names]
 
 
 class Body:
@@ -33,7 +41,7 @@ class Body:
         self.weights = model["weights"]
         self._directions = model["shapedirs"].reshape(-1, model["shapedirs"].shape[-1])
         self._regressor = model["J_regressor"]
-        self._parents = model["kintree_table"][0, 1:].astype(int)
+        self._parents = [-1, *model["kintree_table"][0, 1:].astype(int)]
         self.vertex_ids = model["vertex_ids"]
         regressor_file = Path(body_dir) / "spin_data/J_regressor_extra.npy"
         self._extra_regressor = load_npy(regressor_file, (9, len(self.template)), REMEDY)
@@ -50,11 +58,7 @@ class Body:
     def __call__(self, rotmat: np.ndarray, shaped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pose `shaped` (V,3) by rotmat (24,3,3) -> vertices (V,3), SMPL joints (24,3), metres, float32."""
         rest = self._regressor @ shaped
-        turns, joints = np.empty((24, 3, 3), np.float32), np.empty((24, 3), np.float32)
-        turns[0], joints[0] = rotmat[0], rest[0]
-        for joint, parent in enumerate(self._parents, start=1):
-            turns[joint] = turns[parent] @ rotmat[joint]
-            joints[joint] = joints[parent] + turns[parent] @ (rest[joint] - rest[parent])
+        turns, joints = forward_kinematics(rotmat, rest, self._parents)
         shifts = joints - np.einsum("jab,jb->ja", turns, rest)
         blended = (self.weights @ turns.reshape(len(SMPL24), 9)).reshape(-1, 3, 3)
         vertices = np.einsum("vab,vb->va", blended, shaped) + self.weights @ shifts

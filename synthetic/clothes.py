@@ -12,7 +12,7 @@ from utils.joints import SMPL24, VERTEX21
 SKINS = np.array([[232, 200, 175], [205, 150, 120], [150, 100, 75], [95, 62, 45]], np.float32)
 HAIRS = np.array([[25, 20, 18], [70, 45, 25], [190, 160, 100], [120, 120, 120]], np.float32)
 SLEEVE_ENDS = (0.66, 0.33, 0.19)  # m from the middle of the body in T pose: long, short, none
-LEG_ENDS = (0.93, 0.93, 0.45)  # share of the way from the body's origin to its soles: trousers, trousers, shorts
+LEG_ENDS = (0.93, 0.93, 0.45)  # fraction of the way from the body's origin to its soles: trousers, trousers, shorts
 SHOE_START = 0.945  # likewise
 
 
@@ -20,7 +20,7 @@ class Wardrobe:
     """Which vertices of a body are hair, eyes, shirt, trousers and shoes; masks are (V,) bool."""
 
     def __init__(self, body: Body):
-        self.rest = body.template
+        self.body, self.rest = body, body.template
         x, y, z = self.rest.T
         main_joint = np.array(SMPL24)[body.weights.argmax(axis=1)]
         eye_height, eye_front = self.rest[body.vertex_ids[VERTEX21.index("leye")], 1:]

@@ -1,152 +1,49 @@
-"""Procedural human motion: sums of sinusoids on the joint angles of a 24-joint SMPL skeleton.
+"""Procedural human motion: sums of sinusoids on the joint angles of a 24-joint SMPL skeleton, one function a kind.
 
-The kinds of the lists are disjoint, so that a model trained on SOURCE_KINDS has not seen the others.
-Angles in radians; time in seconds; body frame y up, facing +z, left = +x.
+The kinds of the lists are disjoint, so that a model trained on SOURCE_KINDS has not seen the others. A kind sets the
+angles of a standing figure; what it draws from the generator, and in which order, decides what every seed renders.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.spatial.transform import Rotation
 
-from utils.joints import SMPL24, flip_permutation
+from synthetic.figure import FRAME_RATE, Figure, beat, pulse, through, wander
+from utils.joints import SIDES, SMPL24, flip_permutation
 
-FRAME_RATE = 30.0
-SIDES = ("left", "right")
-COLLAR_SHARE = 0.25  # of what an arm is lifted above the shoulder's free range
-SPINE = [SMPL24.index(name) for name in ("spine1", "spine2", "spine3")]
+# in steps that alternate, the right side is half a turn of the rhythm behind the left
+ALTERNATELY = tuple(zip(SIDES, (0.0, np.pi), strict=True))
 
 
-@dataclass
-class Arm:
-    """One arm, all (T,): `lift` 0 hanging to pi overhead, `forward` 0 sideways to pi/2 in front, `twist`, `elbow`.
-
-    `swing` turns the whole arm forwards about the left-right axis, as in walking.
-    """
-
-    lift: np.ndarray
-    forward: np.ndarray
-    twist: np.ndarray
-    elbow: np.ndarray
-    swing: np.ndarray
-
-
-@dataclass
-class Leg:
-    """One leg, all (T,): hip `flex`, `apart` (sideways), `turn` (outwards), `knee`, `lift_toe` off a level foot."""
-
-    flex: np.ndarray
-    apart: np.ndarray
-    turn: np.ndarray
-    knee: np.ndarray
-    lift_toe: np.ndarray
-
-
-@dataclass
-class Figure:
-    """A person standing with hanging arms, whose angles a motion sets.
-
-    time (T,) s; root, spine, head (T,3): bend forwards, turn to the left, lean to the right.
-    """
-
-    time: np.ndarray
-    root: np.ndarray = field(init=False)
-    spine: np.ndarray = field(init=False)
-    head: np.ndarray = field(init=False)
-    arms: dict[str, Arm] = field(init=False)
-    legs: dict[str, Leg] = field(init=False)
-
-    def __post_init__(self):
-        count = len(self.time)
-        self.root, self.spine, self.head = np.zeros((3, count, 3))
-        at_rest = np.zeros(count)
-        self.arms = {side: Arm(at_rest + 0.25, at_rest + 0.2, at_rest, at_rest + 0.25, at_rest) for side in SIDES}
-        self.legs = {side: Leg(at_rest + 0.03, at_rest + 0.05, at_rest, at_rest + 0.06, at_rest) for side in SIDES}
-
-    def poses(self) -> np.ndarray:
-        """Axis-angle rotations (T,24,3) of the SMPL joints."""
-        poses = np.zeros((len(self.time), len(SMPL24), 3))
-        poses[:, 0] = Rotation.from_euler("YXZ", self.root[:, [1, 0, 2]]).as_rotvec()
-        poses[:, SPINE] = (self.spine / len(SPINE))[:, None]
-        poses[:, [SMPL24.index("neck"), SMPL24.index("head")]] = (self.head / 2)[:, None]
-        for side in SIDES:
-            limbs = self._arm(self.arms[side]) | self._leg(self.legs[side])
-            for name, rotation in limbs.items():
-                rotvec = rotation.as_rotvec()
-                # a limb is made as a left one; the mirror image of a rotation turns the other way about y and z
-                poses[:, SMPL24.index(f"{side}_{name}")] = rotvec if side == "left" else rotvec * [1, -1, -1]
-        return poses
-
-    def _arm(self, arm: Arm) -> dict[str, Rotation]:
-        angles = np.stack([-arm.forward, arm.lift - np.pi / 2, arm.twist], axis=1)
-        shoulder = _about("x", -arm.swing) * Rotation.from_euler("YZX", angles)
-        collar = _about("z", COLLAR_SHARE * np.clip(arm.lift - 1, 0, None))
-        elbow = _about("y", -np.clip(arm.elbow, 0.05, 2.5))
-        return {"collar": collar, "shoulder": collar.inv() * shoulder, "elbow": elbow}
-
-    def _leg(self, leg: Leg) -> dict[str, Rotation]:
-        knee = np.clip(leg.knee, 0.03, 2.5)
-        hip = Rotation.from_euler("ZXY", np.stack([leg.apart, -leg.flex, leg.turn], axis=1))
-        # the foot stays level but for what the motion adds, within what an ankle can do
-        level = np.clip(leg.flex - knee - self.root[:, 0], -0.7, 0.6)
-        ankle = _about("x", level - leg.lift_toe)
-        return {"hip": hip, "knee": _about("x", knee), "ankle": ankle}
-
-
-def _about(axis: str, angles: np.ndarray) -> Rotation:
-    """Rotations about one axis by angles (T,)."""
-    return Rotation.from_euler(axis, angles[:, None])
-
-
-def wander(rng: np.random.Generator, time: np.ndarray, amplitude: float, period: float) -> np.ndarray:
-    """A smooth random signal (T,): three sinusoids of random phase."""
-    waves = [
-        np.sin(2 * np.pi * k * time / (period * rng.uniform(0.8, 1.3)) + rng.uniform(0, 2 * np.pi)) / k
-        for k in (1, 2, 3)
-    ]
-    return amplitude * sum(waves)
-
-
-def beat(rng: np.random.Generator, time: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Phase (T,) of a steady rhythm of between `low` and `high` turns per second."""
-    return 2 * np.pi * rng.uniform(low, high) * time + rng.uniform(0, 2 * np.pi)
-
-
-def pulse(phase: np.ndarray) -> np.ndarray:
-    """0 to 1 and back, once in a turn of the phase."""
-    return 0.5 - 0.5 * np.cos(phase)
-
-
-def through(phase: np.ndarray, *values: float) -> np.ndarray:
-    """A smooth signal (T,) that passes through the values at equal parts of a turn of the phase, and repeats."""
-    knots = np.linspace(0, 2 * np.pi, len(values) + 1)
-    return CubicSpline(knots, [*values, values[0]], bc_type="periodic")(phase)
+def _sides(rng: np.random.Generator) -> tuple[str, str, int]:
+    """The side that acts, the other one, and the sign of a turn towards the first."""
+    return (*SIDES, 1) if rng.random() < 0.5 else (*SIDES[::-1], -1)
 
 
 def _stride(figure: Figure, phase: np.ndarray, length: float, lift: float, arms: float) -> None:
     """Step in rhythm: hips swing by `length`, the swinging knee bends by `lift`, the arms swing against the legs."""
-    for side, shift in (("left", 0.0), ("right", np.pi)):
+    for side, shift in ALTERNATELY:
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = leg.flex + length * np.sin(phase + shift) + 0.08
         # the knee bends most half way through the swing
         leg.knee = leg.knee + 0.08 + lift * pulse(phase + shift + np.pi) ** 2
-        leg.lift_toe = leg.lift_toe + 0.2 * np.sin(phase + shift - 0.3)
-        arm.swing = arm.swing - arms * np.sin(phase + shift)
-        arm.elbow = arm.elbow + 0.5 * arms * (1 + np.sin(phase + shift + np.pi))
+        leg.lift_toe += 0.2 * np.sin(phase + shift - 0.3)
+        arm.swing -= arms * np.sin(phase + shift)
+        arm.elbow += 0.5 * arms * (1 + np.sin(phase + shift + np.pi))
     figure.spine[:, 1] += 0.12 * np.sin(phase)
     figure.root[:, 1] -= 0.06 * np.sin(phase)
 
 
-def _walk(figure, rng):
+def _walk(figure: Figure, rng: np.random.Generator) -> None:
+    """Walk ahead at an easy or a brisk pace."""
     _stride(
         figure, beat(rng, figure.time, 0.75, 1.1), rng.uniform(0.3, 0.5), rng.uniform(0.6, 1), rng.uniform(0.2, 0.6)
     )
 
 
-def _wave(figure, rng):
-    sides = [("left",), ("right",), SIDES][rng.integers(3)]
+def _wave(figure: Figure, rng: np.random.Generator) -> None:
+    """Wave with one hand or both, forearm up."""
+    sides = (SIDES[:1], SIDES[1:], SIDES)[rng.integers(3)]
     phase = beat(rng, figure.time, 0.8, 1.6)
     for side in sides:
         arm = figure.arms[side]
@@ -156,7 +53,8 @@ def _wave(figure, rng):
         arm.elbow = rng.uniform(0.6, 1.5) + 0.45 * np.sin(phase)
 
 
-def _reach(figure, rng):
+def _reach(figure: Figure, rng: np.random.Generator) -> None:
+    """Stretch one arm or both out and draw them in again, at any height."""
     for side in SIDES:
         if rng.random() < 0.7:
             arm, out = figure.arms[side], pulse(beat(rng, figure.time, 0.3, 0.6))
@@ -167,7 +65,8 @@ def _reach(figure, rng):
     figure.spine[:, 1] += wander(rng, figure.time, 0.25, 3)
 
 
-def _bend(figure, rng):
+def _bend(figure: Figure, rng: np.random.Generator) -> None:
+    """Bend down with the knees more or less bent, and up again."""
     down = pulse(beat(rng, figure.time, 0.25, 0.5))
     depth = rng.uniform(0.5, 1.1)
     figure.root[:, 0] += 0.5 * depth * down
@@ -175,13 +74,14 @@ def _bend(figure, rng):
     knee = rng.uniform(0.1, 0.9)
     for side in SIDES:
         leg, arm = figure.legs[side], figure.arms[side]
-        leg.flex = leg.flex + (0.5 * depth + 0.5 * knee) * down
-        leg.knee = leg.knee + knee * down
-        arm.lift = arm.lift + rng.uniform(0.2, 1.2) * down
+        leg.flex += (0.5 * depth + 0.5 * knee) * down
+        leg.knee += knee * down
+        arm.lift += rng.uniform(0.2, 1.2) * down
         arm.forward = rng.uniform(0.7, 1.5) + wander(rng, figure.time, 0.1, 2)
 
 
-def _talk(figure, rng):
+def _talk(figure: Figure, rng: np.random.Generator) -> None:
+    """Stand and move the forearms as in talking."""
     for side in SIDES:
         arm = figure.arms[side]
         arm.lift = rng.uniform(0.2, 0.6) + wander(rng, figure.time, 0.12, 1.6)
@@ -191,21 +91,23 @@ def _talk(figure, rng):
     figure.head[:, 1] += wander(rng, figure.time, 0.3, 3)
 
 
-def _sit(figure, rng):
+def _sit(figure: Figure, rng: np.random.Generator) -> None:
+    """Sit, hands before the body; the seat is not drawn."""
     deep = rng.uniform(1.2, 1.65)
     figure.root[:, 0] += rng.uniform(-0.15, 0.25)
     for side in SIDES:
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = deep + wander(rng, figure.time, 0.04, 3)
         leg.knee = deep + rng.uniform(-0.2, 0.4) + wander(rng, figure.time, 0.05, 3)
-        leg.apart = leg.apart + rng.uniform(0, 0.35)
+        leg.apart += rng.uniform(0, 0.35)
         arm.lift = rng.uniform(0.2, 0.9) + wander(rng, figure.time, 0.1, 2)
         arm.forward = rng.uniform(0.6, 1.5) + wander(rng, figure.time, 0.1, 2)
         arm.elbow = rng.uniform(0.3, 1.7) + wander(rng, figure.time, 0.2, 2)
     figure.spine[:, 0] += rng.uniform(0, 0.4)
 
 
-def _stretch(figure, rng):
+def _stretch(figure: Figure, rng: np.random.Generator) -> None:
+    """Take one loose posture after the other: arms anywhere, knees slightly bent."""
     figure.spine += np.stack([wander(rng, figure.time, amplitude, 3) for amplitude in (0.2, 0.25, 0.2)], axis=1)
     for side in SIDES:
         leg, arm = figure.legs[side], figure.arms[side]
@@ -218,18 +120,20 @@ def _stretch(figure, rng):
         leg.apart = leg.apart + rng.uniform(0, 0.25) + wander(rng, figure.time, 0.05, 2.5)
 
 
-def _march(figure, rng):
+def _march(figure: Figure, rng: np.random.Generator) -> None:
+    """March on with knees lifted high and arms swinging."""
     phase = beat(rng, figure.time, 0.8, 1.1)
     _stride(figure, phase, rng.uniform(0.2, 0.3), 0.3, rng.uniform(0.6, 0.9))
-    for side, shift in (("left", 0.0), ("right", np.pi)):
+    for side, shift in ALTERNATELY:
         high = np.clip(np.sin(phase + shift), 0, None)
-        figure.legs[side].flex = figure.legs[side].flex + 0.9 * high
-        figure.legs[side].knee = figure.legs[side].knee + 1.2 * high
+        figure.legs[side].flex += 0.9 * high
+        figure.legs[side].knee += 1.2 * high
 
 
-def _lunge(figure, rng):
+def _lunge(figure: Figure, rng: np.random.Generator) -> None:
+    """Step far forward with one leg, sink and rise; the arms open sideways."""
     down = pulse(beat(rng, figure.time, 0.35, 0.6))
-    front, back = SIDES if rng.random() < 0.5 else SIDES[::-1]
+    front, back, _ = _sides(rng)
     figure.legs[front].flex = 0.35 + 0.9 * down
     figure.legs[front].knee = 0.3 + 1.1 * down
     figure.legs[back].flex = -0.25 - 0.15 * down
@@ -238,13 +142,13 @@ def _lunge(figure, rng):
     out = rng.uniform(0.6, 1.5)
     for side in SIDES:
         figure.arms[side].lift = 0.3 + out * down
-        figure.arms[side].forward = rng.uniform(0, 1.3) + 0 * down
+        figure.arms[side].forward = rng.uniform(0, 1.3)
 
 
-def _throw(figure, rng):
-    side, other = SIDES if rng.random() < 0.5 else SIDES[::-1]
+def _throw(figure: Figure, rng: np.random.Generator) -> None:
+    """Throw over the shoulder with one arm, the trunk turning along."""
+    side, other, turn = _sides(rng)
     phase = beat(rng, figure.time, 0.5, 0.8)
-    turn = 1 if side == "left" else -1
     figure.spine[:, 1] += turn * 0.5 * np.sin(phase)
     figure.spine[:, 0] += 0.2 - 0.2 * np.sin(phase)
     arm = figure.arms[side]
@@ -253,81 +157,86 @@ def _throw(figure, rng):
     arm.twist = -1.2 - 0.4 * np.sin(phase)
     arm.elbow = 0.9 + 0.8 * np.sin(phase + 0.4)
     figure.arms[other].lift = 0.9 - 0.4 * np.sin(phase)
-    figure.arms[other].forward = 1.0 + 0 * phase
+    figure.arms[other].forward = 1.0
     figure.legs[other].flex = 0.4 + 0.15 * np.sin(phase)
     figure.legs[other].knee = 0.3 + 0.2 * pulse(phase)
-    figure.legs[side].flex = -0.15 + 0 * phase
+    figure.legs[side].flex = -0.15
 
 
-def _dance(figure, rng):
+def _dance(figure: Figure, rng: np.random.Generator) -> None:
+    """Step from side to side, arms overhead, hips and trunk swaying against each other."""
     phase = beat(rng, figure.time, 0.7, 1)
     figure.root[:, 2] += 0.07 * np.sin(phase)
     figure.root[:, 1] += 0.35 * np.sin(phase / 2)
     figure.spine[:, 2] -= 0.25 * np.sin(phase)
     figure.spine[:, 1] += 0.3 * np.sin(phase + 1)
-    for side, shift in (("left", 0.0), ("right", np.pi)):
+    for side, shift in ALTERNATELY:
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = leg.flex + 0.15 + 0.4 * pulse(phase + shift)
         leg.knee = leg.knee + 0.2 + 0.8 * pulse(phase + shift)
-        leg.apart = leg.apart + 0.15
+        leg.apart += 0.15
         arm.lift = 1.5 + 0.8 * np.sin(phase + shift)
         arm.forward = 0.5 + 0.4 * np.sin(phase + shift + 1)
         arm.elbow = 0.9 + 0.6 * np.sin(phase + shift + 2)
-        arm.twist = -0.7 + 0 * phase
+        arm.twist = -0.7
 
 
-def _squat(figure, rng):
+def _squat(figure: Figure, rng: np.random.Generator) -> None:
+    """Squat with feet apart and arms ahead, and rise again."""
     down = pulse(beat(rng, figure.time, 0.4, 0.6))
     figure.root[:, 0] += 0.45 * down
     figure.spine[:, 0] += 0.15 * down
     apart, depth = rng.uniform(0.15, 0.35), rng.uniform(1.3, 1.6)
     for side in SIDES:
         leg, arm = figure.legs[side], figure.arms[side]
-        leg.flex = leg.flex + (depth + 0.3) * down
-        leg.knee = leg.knee + (depth + 0.2) * down
-        leg.apart = leg.apart + apart
-        leg.turn = leg.turn + apart
+        leg.flex += (depth + 0.3) * down
+        leg.knee += (depth + 0.2) * down
+        leg.apart += apart
+        leg.turn += apart
         arm.lift = 0.3 + 1.3 * down
-        arm.forward = 1.3 + 0 * down
-        arm.elbow = 0.15 + 0 * down
+        arm.forward = 1.3
+        arm.elbow = 0.15
 
 
-def _kick(figure, rng):
-    side, other = SIDES if rng.random() < 0.5 else SIDES[::-1]
+def _kick(figure: Figure, rng: np.random.Generator) -> None:
+    """Swing one leg high, from behind to the front, and balance with the arms."""
+    side, other, turn = _sides(rng)
     phase = beat(rng, figure.time, 0.5, 0.7)
     swing = np.sin(phase)
     figure.root[:, 0] -= 0.15 * np.clip(swing, 0, None)
     leg = figure.legs[side]
     leg.flex = 0.3 + 0.8 * swing
     leg.knee = 0.15 + 1.1 * np.clip(-np.sin(phase - 0.6), 0, None)
-    leg.lift_toe = -0.3 + 0 * phase
-    figure.legs[other].knee = 0.3 + 0 * phase
-    figure.legs[other].flex = 0.1 + 0 * phase
+    leg.lift_toe = -0.3
+    figure.legs[other].knee = 0.3
+    figure.legs[other].flex = 0.1
     figure.arms[other].lift = 0.8 + 0.5 * swing
-    figure.arms[other].forward = 1.0 + 0 * phase
+    figure.arms[other].forward = 1.0
     figure.arms[side].lift = 0.8 - 0.2 * swing
     figure.arms[side].forward = 0.2 - 0.6 * swing
-    figure.spine[:, 1] += (0.25 if side == "left" else -0.25) * swing
+    figure.spine[:, 1] += turn * 0.25 * swing
 
 
-def _jumping_jack(figure, rng):
+def _jumping_jack(figure: Figure, rng: np.random.Generator) -> None:
+    """Arms and legs apart and together, arms up to over the head."""
     out = pulse(beat(rng, figure.time, 0.7, 1))
     for side in SIDES:
         leg, arm = figure.legs[side], figure.arms[side]
-        leg.apart = leg.apart + 0.45 * out
-        leg.knee = leg.knee + 0.15 * (1 - out)
-        leg.flex = leg.flex + 0.08 * (1 - out)
+        leg.apart += 0.45 * out
+        leg.knee += 0.15 * (1 - out)
+        leg.flex += 0.08 * (1 - out)
         arm.lift = 0.2 + 2.5 * out
-        arm.forward = 0.1 + 0 * out
+        arm.forward = 0.1
         arm.elbow = 0.25 + 0.2 * out
 
 
-def _box(figure, rng):
+def _box(figure: Figure, rng: np.random.Generator) -> None:
+    """Guard up, knees bent, and punch with one fist after the other."""
     phase = beat(rng, figure.time, 0.8, 1.2)
     figure.spine[:, 0] += 0.2
     figure.spine[:, 1] += 0.4 * np.sin(phase)
     figure.root[:, 1] += 0.3
-    for side, shift in (("left", 0.0), ("right", np.pi)):
+    for side, shift in ALTERNATELY:
         leg, arm = figure.legs[side], figure.arms[side]
         out = np.clip(np.sin(phase + shift), 0, None) ** 1.5
         arm.lift = 0.5 + 1.0 * out
@@ -335,11 +244,12 @@ def _box(figure, rng):
         arm.elbow = 2.1 - 1.9 * out
         arm.twist = -0.9 + 0.4 * out
         leg.knee = leg.knee + 0.35 + 0.1 * np.sin(2 * phase)
-        leg.flex = leg.flex + (0.45 if side == "left" else 0.0)
-        leg.apart = leg.apart + 0.1
+        leg.flex += 0.45 if side == "left" else 0.0
+        leg.apart += 0.1
 
 
-def _turn(figure, rng):
+def _turn(figure: Figure, rng: np.random.Generator) -> None:
+    """Step round in place, arms out."""
     _stride(figure, beat(rng, figure.time, 0.9, 1.2), 0.3, 0.8, 0.2)
     figure.root[:, 1] += rng.choice([-1, 1]) * rng.uniform(1.8, 2.4) * figure.time
     for side in SIDES:
@@ -348,24 +258,21 @@ def _turn(figure, rng):
         arm.forward = 0.2 + wander(rng, figure.time, 0.2, 2)
 
 
-def _sides(rng: np.random.Generator) -> tuple[str, str, int]:
-    """The side that acts, the other one, and the sign of a turn towards the first."""
-    return ("left", "right", 1) if rng.random() < 0.5 else ("right", "left", -1)
-
-
-def _run(figure, rng):
+def _run(figure: Figure, rng: np.random.Generator) -> None:
+    """Run, leaning forwards, elbows bent."""
     phase = beat(rng, figure.time, 1.2, 1.5)
     _stride(figure, phase, rng.uniform(0.5, 0.75), rng.uniform(1.2, 1.7), rng.uniform(0.5, 0.9))
     figure.root[:, 0] += rng.uniform(0.05, 0.25)
     for side in SIDES:
-        figure.arms[side].elbow = figure.arms[side].elbow + rng.uniform(0.8, 1.3)
+        figure.arms[side].elbow += rng.uniform(0.8, 1.3)
 
 
-def _side_step(figure, rng):
+def _side_step(figure: Figure, rng: np.random.Generator) -> None:
+    """Shift from foot to foot, low, ready to go to either side."""
     phase = beat(rng, figure.time, 0.8, 1.3)
     low = rng.uniform(0.2, 0.7)
     figure.root[:, 0] += 0.3 * low
-    for side, shift in (("left", 0.0), ("right", np.pi)):
+    for side, shift in ALTERNATELY:
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = leg.flex + low + 0.25 * pulse(phase + shift)
         leg.knee = leg.knee + 1.4 * low + 0.4 * pulse(phase + shift)
@@ -375,24 +282,25 @@ def _side_step(figure, rng):
         arm.elbow = rng.uniform(0.6, 1.6) + wander(rng, figure.time, 0.2, 2)
 
 
-def _crouch(figure, rng):
+def _crouch(figure: Figure, rng: np.random.Generator) -> None:
+    """Crouch more or less deep, hands anywhere before the body."""
     deep = rng.uniform(0.4, 1.9) + wander(rng, figure.time, 0.1, 2)
     figure.root[:, 0] += 0.35 * deep + rng.uniform(-0.1, 0.3)
     figure.spine[:, 0] += rng.uniform(0, 0.5)
     figure.head[:, 0] -= rng.uniform(0, 0.5)
     uneven = rng.uniform(-0.25, 0.25)
-    for side, sign in (("left", 1), ("right", -1)):
+    for side, sign in zip(SIDES, (1, -1), strict=True):
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = leg.flex + 1.1 * deep + sign * uneven
-        leg.knee = leg.knee + 1.2 * deep
-        leg.apart = leg.apart + rng.uniform(0.05, 0.4)
-        leg.turn = leg.turn + rng.uniform(0, 0.4)
+        leg.knee += 1.2 * deep
+        leg.apart += rng.uniform(0.05, 0.4)
+        leg.turn += rng.uniform(0, 0.4)
         arm.lift = rng.uniform(0.4, 1.3) + wander(rng, figure.time, 0.15, 2)
         arm.forward = rng.uniform(0.6, 1.5) + wander(rng, figure.time, 0.1, 2)
         arm.elbow = rng.uniform(0.2, 1.8) + wander(rng, figure.time, 0.2, 2)
 
 
-def _serve(figure, rng):
+def _serve(figure: Figure, rng: np.random.Generator) -> None:
     """Overhead stroke: both arms up, knees bent, then the stroke and its follow-through."""
     side, other, turn = _sides(rng)
     phase = beat(rng, figure.time, 0.35, 0.5)
@@ -411,13 +319,13 @@ def _serve(figure, rng):
     figure.head[:, 0] += through(phase, 0.1, -0.2, -0.6, -0.5, -0.2, 0.1)
     knee = through(phase, 0.2, 0.4, 1.1, 0.8, 0.2, 0.4) * rng.uniform(0.5, 1.2)
     for leg, ahead in ((figure.legs[other], 0.15), (figure.legs[side], -0.15)):
-        leg.knee = leg.knee + knee
+        leg.knee += knee
         leg.flex = leg.flex + 0.5 * knee + ahead
-        leg.apart = leg.apart + rng.uniform(0.05, 0.2)
-    figure.legs[side].knee = figure.legs[side].knee + through(phase, 0, 0, 0, 0, 0.3, 1.0)
+        leg.apart += rng.uniform(0.05, 0.2)
+    figure.legs[side].knee += through(phase, 0, 0, 0, 0, 0.3, 1.0)
 
 
-def _swing(figure, rng):
+def _swing(figure: Figure, rng: np.random.Generator) -> None:
     """A stroke at the height of the hips: arm back and to the side, through in front, over the other shoulder."""
     side, other, turn = _sides(rng)
     phase = beat(rng, figure.time, 0.4, 0.7)
@@ -439,11 +347,12 @@ def _swing(figure, rng):
         leg = figure.legs[name]
         leg.knee = leg.knee + 1.2 * low + 0.15 * np.sin(phase)
         leg.flex = leg.flex + 0.7 * low + sign * spread
-        leg.apart = leg.apart + rng.uniform(0.1, 0.35)
-        leg.lift_toe = leg.lift_toe - 0.4 * np.clip(-sign * spread, 0, None)
+        leg.apart += rng.uniform(0.1, 0.35)
+        leg.lift_toe -= 0.4 * np.clip(-sign * spread, 0, None)
 
 
-def _hop(figure, rng):
+def _hop(figure: Figure, rng: np.random.Generator) -> None:
+    """Hop on the spot, knees bending and arms going up and down."""
     phase = beat(rng, figure.time, 0.5, 0.9)
     down = pulse(phase)
     high = rng.uniform(0.3, 2.6)
@@ -452,13 +361,13 @@ def _hop(figure, rng):
         leg, arm = figure.legs[side], figure.arms[side]
         leg.flex = leg.flex + 0.9 * down + rng.uniform(0, 0.4)
         leg.knee = leg.knee + 1.2 * down + rng.uniform(0, 0.6)
-        leg.lift_toe = leg.lift_toe - 0.6 * (1 - down)
+        leg.lift_toe -= 0.6 * (1 - down)
         arm.lift = 0.4 + high * (1 - down)
         arm.forward = rng.uniform(0.3, 1.4) - 0.8 * down
         arm.elbow = rng.uniform(0.2, 1.2) + 0.3 * down
 
 
-def _stand(figure, rng):
+def _stand(figure: Figure, rng: np.random.Generator) -> None:
     """Weight on one leg, hands at the hips, before the belly, behind the back, or hanging."""
     side, _, turn = _sides(rng)
     hold = rng.integers(4)
@@ -479,11 +388,11 @@ def _stand(figure, rng):
     figure.head[:, 0] += rng.uniform(-0.2, 0.5)
     figure.head[:, 1] += rng.uniform(-0.8, 0.8)
     leg = figure.legs[side]
-    leg.knee = leg.knee + rng.uniform(0, 0.5)
-    leg.flex = leg.flex + rng.uniform(-0.1, 0.35)
+    leg.knee += rng.uniform(0, 0.5)
+    leg.flex += rng.uniform(-0.1, 0.35)
     for name in SIDES:
-        figure.legs[name].apart = figure.legs[name].apart + rng.uniform(0, 0.2)
-        figure.legs[name].turn = figure.legs[name].turn + rng.uniform(0, 0.4)
+        figure.legs[name].apart += rng.uniform(0, 0.2)
+        figure.legs[name].turn += rng.uniform(0, 0.4)
 
 
 KINDS = {

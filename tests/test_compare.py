@@ -5,12 +5,13 @@ import conftest
 import cv2
 import numpy as np
 import pytest
-from test_synthetic import DEMO
+from free import DEMO
 
 import boa
 import compare
 import streams
-from synthetic import stream as synthetic
+from synthetic import stream, version
+from synthetic.lab import Lab
 from utils.errors import UserError
 
 FRAMES = 3
@@ -24,15 +25,16 @@ def runs(tmp_path_factory):
     from models.hmr import HMR, load_mean_params
 
     folder = tmp_path_factory.mktemp("compare")
-    synthetic.write_stream(folder / "stream", DEMO, "test", frames=FRAMES)
-    synthetic.write_source(folder / "source", DEMO, 4)
+    made_of = version.made_of(DEMO)
+    version.render(folder / "stream", made_of, lambda output: stream.write_stream(output, DEMO, "test", frames=FRAMES))
+    version.render(folder / "source", made_of, lambda output: stream.write_source(output, Lab(DEMO), 4))
     torch.manual_seed(0)
     torch.save({"model": HMR(load_mean_params(streams.DEMO_ASSETS.mean_params), 18).state_dict()}, folder / "base.pt")
-    stream = streams.STREAMS["synthetic"]
-    target = stream.target._replace(images=folder / "stream", annotations=folder / "stream" / "3dpw_vid")
-    source = stream.source._replace(images=folder / "source", annotations=folder / "source" / "h36m_train.npz")
+    street = streams.STREAMS["synthetic"]
+    target = street.target._replace(images=folder / "stream", annotations=folder / "stream" / "3dpw_vid")
+    source = street.source._replace(images=folder / "source", annotations=folder / "source" / "h36m_train.npz")
     patch = pytest.MonkeyPatch()
-    patch.setitem(streams.STREAMS, "synthetic", stream._replace(target=target, source=source))
+    patch.setitem(streams.STREAMS, "synthetic", street._replace(target=target, source=source))
     common = ["--dataset_name", "synthetic", "--model_file", str(folder / "base.pt"), "--expdir", str(folder)]
     boa.main(["--name", "frozen", "--method", "frozen", "--save_predictions", *common])
     boa.main(["--name", "adapted", "--first_order", "--lr", "1e-4", "--save_predictions", *common])
@@ -55,7 +57,7 @@ def test_the_video_has_a_frame_for_each_of_the_stream_and_four_pictures_in_it(ru
     compare.main([str(runs / "frozen"), str(runs / "adapted"), "--video"])
     with av.open(str(runs / "adapted" / "comparison.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    assert len(frames) == FRAMES * synthetic.SEQUENCES
+    assert len(frames) == FRAMES * stream.SEQUENCES
     height, width = frames[0].shape[:2]
     assert width == 4 * height
     crop, frozen, _, side = np.split(frames[0].astype(int), 4, axis=1)

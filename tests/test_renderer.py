@@ -1,19 +1,17 @@
-"""The z-buffer against closed forms, and pictures against the program's own camera."""
-
-from pathlib import Path
+"""The z-buffer against closed forms, and images against the program's own camera."""
 
 import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from free import DEMO
 
 from synthetic.body import Body
 from utils import renderer
 from utils.errors import UserError
 from utils.geometry import project
 
-DEMO = Path(__file__).parent.parent / "data/demo"
 CAM = np.array([0.9, 0.1, -0.25])
 FACING_CAMERA = np.diag([1.0, -1.0, -1.0])
 

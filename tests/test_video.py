@@ -25,6 +25,7 @@ from footage.video import Footage, Picture, Video, bridge, follow, list_people
 from models.prediction import Prediction
 from models.prior import PosePrior
 from synthetic import stream as synthetic
+from synthetic.camera import FRAME_SIZE
 from utils import losses
 from utils.errors import UserError
 from utils.evaluation import FootageScorer
@@ -254,7 +255,7 @@ def test_pictures_find_their_joints_by_name_and_a_clip_by_number_from_0_or_1(cli
 def test_a_frame_is_what_a_data_set_gives_and_more(clip):
     frame = stream_of(clip, clip.openpose())[3]
     shapes = {name: tuple(value.shape) for name, value in frame.items() if isinstance(value, torch.Tensor)}
-    height, width = synthetic.FRAME_SIZE
+    height, width = FRAME_SIZE
     assert shapes == {
         "image": (1, 3, 224, 224),
         "keypoints_2d": (1, 49, 3),

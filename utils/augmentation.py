@@ -1,7 +1,5 @@
 """Random changes of a labelled crop for training: image and labels move together."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -16,7 +14,7 @@ _COLOUR = 0.2  # channels are multiplied by 1 +- this
 _ERASED = (0.1, 0.45)  # of the crop, side of the patch that hides a part
 
 
-def augment(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def augment(sample: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Mirror, turn, scale, shift, tint and partly hide a sample.
 
     Args:
@@ -37,7 +35,7 @@ def augment(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     return {**mirrored, "image": image, "keypoints_2d": keypoints, "joints_3d": joints, "pose": pose}
 
 
-def _mirror(sample: dict[str, Any]) -> dict[str, Any]:
+def _mirror(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     keypoints, joints = sample["keypoints_2d"][_KEYPOINTS_FLIP], sample["joints_3d"][_JOINTS_FLIP]
     keypoints[:, 0] *= -1
     joints[:, 0] *= -1

@@ -6,6 +6,7 @@ rows, the SPIN joint that a row stands for, so that a selection between two skel
 
 from collections.abc import Iterable
 
+SIDES = ("left", "right")
 SMPL24 = (
     "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
     "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from scipy import sparse
 
 from utils.errors import UserError
-from utils.geometry import CROP_SIZE, FOCAL_LENGTH
+from utils.geometry import CROP_SIZE, FOCAL_LENGTH, camera_translation
 
 NEAR = 0.05  # m; faces closer than this are left out
 EDGE_TOLERANCE = 1e-4  # barycentric; 1e-5 leaves single-pixel cracks in float32
@@ -65,13 +66,13 @@ def rasterise(points_2d: np.ndarray, depth: np.ndarray, faces: np.ndarray, size:
 
     xa, ya, xb, yb, xc, yc = (values[shown] for values in (xa, ya, xb, yb, xc, yc))
     inverse = 1 / area[shown]
-    # barycentric coordinates as linear functions of the way from corner a: in float32, products of whole image
+    # barycentric coordinates as linear functions of the offset from corner a: in float32, products of whole image
     # coordinates would have no digits left for the smallest faces
     slope = np.stack([xa, ya, (yc - ya) * inverse, (xa - xc) * inverse, (ya - yb) * inverse, (xb - xa) * inverse])
     start_x, start_y, bx, by, cx, cy = slope[:, triangle]
-    way_x, way_y = x + np.float32(0.5) - start_x, y + np.float32(0.5) - start_y
-    b = bx * way_x + by * way_y
-    c = cx * way_x + cy * way_y
+    from_x, from_y = x + np.float32(0.5) - start_x, y + np.float32(0.5) - start_y
+    b = bx * from_x + by * from_y
+    c = cx * from_x + cy * from_y
     a = 1 - b - c
     inside = np.flatnonzero((a >= -EDGE_TOLERANCE) & (b >= -EDGE_TOLERANCE) & (c >= -EDGE_TOLERANCE))
     triangle, barycentric = triangle[inside], np.stack([a[inside], b[inside], c[inside]], axis=1)
@@ -221,7 +222,7 @@ def side_view(
 ) -> np.ndarray:
     """The predicted body turned by 90 degrees about the vertical through its middle, on white -> (side,side,3) uint8.
 
-    Size and height in the picture are those of `overlay`; arguments as there. What faces the camera faces left here.
+    Size and height in the image are those of `overlay`; arguments as there. What faces the camera faces left here.
     """
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     quarter_turn = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
@@ -231,9 +232,8 @@ def side_view(
 
 
 def _translation(cam: np.ndarray) -> np.ndarray:
-    """utils.geometry.camera_translation for one camera (3,) in numpy."""
-    s, tx, ty = np.asarray(cam, np.float64)
-    return np.array([tx, ty, 2 * FOCAL_LENGTH / (CROP_SIZE * s + 1e-9)])
+    """utils.geometry.camera_translation of one camera (3,)."""
+    return camera_translation(torch.as_tensor(cam, dtype=torch.float64)).numpy()
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0, quality: int = 20) -> None:
@@ -276,8 +276,8 @@ class VideoWriter:
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
             self.stream.gop_size = max(1, round(self.rate))
             self.stream.options = {"crf": str(self.quality), "preset": "veryfast"}
-        picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-        self._write(lambda: self.container.mux(self.stream.encode(picture)))
+        frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+        self._write(lambda: self.container.mux(self.stream.encode(frame)))
 
     def _write(self, step: Callable[[], None]) -> None:
         try:

@@ -12,14 +12,15 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
+from synthetic.body import GENDERS
 from synthetic.motions import source_poses
 from tools.build_body.decimation import close_holes, decimate, largest_component, triangulate
 from tools.build_body.makehuman import BODY_VERTICES, MakeHuman
 from utils.errors import UserError
 from utils.files import save_npy, write_atomically
-from utils.joints import EXTRA9, H36M17, SMPL24, SPIN24, VERTEX21, flip_permutation
+from utils.joints import EXTRA9, H36M17, SIDES, SMPL24, SPIN24, VERTEX21, flip_permutation
+from utils.kinematics import place_joints
 
-GENDERS = ("neutral", "male", "female")
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
 ROOT_PARENT = 2**32 - 1  # what SMPL's files have for the pelvis
 VERTICES = 6890
@@ -140,21 +141,17 @@ def rest_pose(human: MakeHuman, mesh: np.ndarray, kept: np.ndarray | None = None
 
     Returns the skin's vertices (13380,3), or those of `kept`, and the 24 joints (24,3), metres, pelvis at PELVIS.
     """
-    heads = human.bone_heads(mesh)
-    names = {name: index for index, name in enumerate(human.bones)}
-    turns = _bone_turns(human, mesh)
-    world, posed = np.empty((len(heads), 3, 3)), np.empty_like(heads)
-    for index, (name, bone) in enumerate(human.bones.items()):
-        parent = names.get(bone.get("parent", ""))
-        inherited = np.eye(3) if parent is None else world[parent]
-        world[index] = turns.get(name, inherited)
-        posed[index] = heads[index] if parent is None else posed[parent] + inherited @ (heads[index] - heads[parent])
+    heads, turns = human.bone_heads(mesh), _bone_turns(human, mesh)
+    world = np.empty((len(heads), 3, 3))
+    for index, (name, parent) in enumerate(zip(human.bones, human.parents, strict=True)):
+        world[index] = turns.get(name, np.eye(3) if parent < 0 else world[parent])
+    posed = place_joints(world, heads, human.parents)
     kept = np.arange(BODY_VERTICES) if kept is None else kept
     skinning = human.skinning[kept]
     blended = (skinning @ world.reshape(-1, 9)).reshape(-1, 3, 3)
     shifts = skinning @ (posed - np.einsum("bij,bj->bi", world, heads))
     vertices = np.einsum("vij,vj->vi", blended, mesh[kept]) + shifts
-    joints = _joints_of_bones({name: posed[index] for name, index in names.items()})
+    joints = _joints_of_bones(dict(zip(human.bones, posed, strict=True)))
     return vertices + PELVIS - joints[0], joints + PELVIS - joints[0]
 
 
@@ -198,7 +195,7 @@ def _joints_of_bones(heads: dict[str, np.ndarray]) -> np.ndarray:
     """The 24 SMPL joints from where the bones start."""
     joints = {joint: heads[bone] for joint, bone in BONE_OF_JOINT.items()}
     for joint, bones in BONES_OF_LIMB.items():
-        for side, letter in (("left", "L"), ("right", "R")):
+        for side, letter in zip(SIDES, "LR", strict=True):
             joints[f"{side}_{joint}"] = np.mean([heads[f"{bone}.{letter}"] for bone in bones], axis=0)
     hips = (joints["left_hip"] + joints["right_hip"]) / 2
     spine = heads["spine04"]

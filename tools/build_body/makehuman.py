@@ -32,7 +32,8 @@ class MakeHuman:
 
     template (19158,3) m; quads (Q,4), the skin without eye sockets and mouth; groups {name: vertex ids};
     mirror (19158,) id of the vertex on the other side; bones {name: rig entry}, parents first;
-    skinning (13380, bones) sparse, rows sum to 1.
+    parents, for each bone the row of its parent, of the first, the root, -1; skinning (13380, bones) sparse, rows sum
+    to 1.
     """
 
     def __init__(self, assets: Path):
@@ -49,6 +50,8 @@ class MakeHuman:
         }
         self.mirror = _read_mirror(existing(root / "mesh_metadata/hm08.mirror", REMEDY), len(self.template))
         self.bones = _parents_first(_read_json(root / "rigs/standard/rig.default.json"))
+        rows = {name: row for row, name in enumerate(self.bones)}
+        self.parents = [rows.get(bone.get("parent", ""), -1) for bone in self.bones.values()]
         self.skinning = self._read_skinning(_read_json(root / "rigs/standard/weights.default.json")["weights"])
         self._tags, self._targets = self._read_targets(existing(root / "targets", REMEDY))
 

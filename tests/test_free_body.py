@@ -1,26 +1,22 @@
 """The free body in data/demo behaves like SMPL."""
 
-from pathlib import Path
-
+import free
 import numpy as np
 import pytest
 import torch
+from free import DEMO
 from scipy.spatial import ConvexHull, Delaunay
 from scipy.spatial.transform import Rotation
 
 from models.prior import PosePrior
-from models.smpl import load_bodies
-from synthetic.body import Body
-from tools.build_body.body_model import GENDERS, joint_of_bone, shape_space, volume
-from tools.build_body.decimation import close_holes, decimate
+from synthetic.body import GENDERS, Body
+from tools.build_body.body_model import volume
 from utils.joints import BODY25, H36M17, JOINTS49, SMPL24, SPIN24, flip_permutation
-
-DEMO = Path(__file__).parent.parent / "data/demo"
 
 
 @pytest.fixture(scope="module")
 def bodies():
-    return load_bodies(DEMO / "smpl", DEMO / "spin_data/J_regressor_extra.npy")
+    return free.bodies()
 
 
 def posed(body, **rotations):
@@ -121,14 +117,13 @@ def test_the_first_shape_direction_makes_taller(bodies, gender):
     assert height(-1) + 0.03 < height(0) < height(1) - 0.03
 
 
-def test_numpy_skinning_agrees_with_smplx(
-    bodies,
-):
+@pytest.mark.parametrize("gender", GENDERS)
+def test_numpy_skinning_agrees_with_smplx(bodies, gender):
     rng = np.random.default_rng(0)
     pose, betas = rng.normal(0, 0.5, (24, 3)), rng.normal(0, 1, 10)
-    body = Body(DEMO, "female")
+    body = Body(DEMO, gender)
     vertices, joints = body(Rotation.from_rotvec(pose).as_matrix(), body.shaped(betas))
-    expected = bodies["female"].from_axis_angle(
+    expected = bodies[gender].from_axis_angle(
         torch.tensor(pose.reshape(1, 72), dtype=torch.float32), torch.tensor(betas[None], dtype=torch.float32)
     )
     np.testing.assert_allclose(vertices, expected.vertices[0], atol=2e-6)
@@ -152,51 +147,3 @@ def test_the_pose_prior_prefers_a_standing_person_to_a_knee_bent_backwards():
     broken[SMPL24.index("left_knee"), 0] = -1.5
     energy = prior(torch.stack([standing, broken])[:, 1:].reshape(2, 69))
     assert energy[0] + 10 < energy[1]
-
-
-def test_bones_move_with_the_joint_of_their_name():
-    expected = {"upperarm02.L": "left_shoulder", "foot.R": "right_ankle", "spine01": "spine3", "jaw": "head"}
-    assert {bone: joint_of_bone(bone) for bone in expected} == expected
-    assert joint_of_bone("finger1-2.R") == "right_wrist" and joint_of_bone("finger3-1.L") == "left_hand"
-
-
-def sphere(steps=12):
-    """A mirror-symmetric closed mesh: vertices (N,3), faces (F,3), mirror (N,)."""
-    points = [(0, 1, 0), (0, -1, 0)]
-    for ring in range(1, steps):
-        for step in range(2 * steps):
-            tilt, turn = np.pi * ring / steps, np.pi * step / steps
-            points.append((np.sin(tilt) * np.sin(turn), np.cos(tilt), np.sin(tilt) * np.cos(turn)))
-    points = np.array(points)
-    faces = ConvexHull(points).simplices
-    normals = np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]])
-    inward = (normals * points[faces].mean(axis=1)).sum(axis=1) < 0
-    faces[inward] = faces[inward][:, ::-1]
-    mirror = np.linalg.norm(points[:, None] * [-1, 1, 1] - points[None], axis=2).argmin(axis=1)
-    return points, faces, mirror
-
-
-def test_decimation_keeps_a_sphere_closed_symmetric_and_round():
-    points, faces, mirror = sphere()
-    kept, fewer = decimate(points, faces, 120, mirror)
-    assert len(kept) == 120 and len(fewer) == 2 * 120 - 4
-    assert set(mirror[kept]) == set(kept)
-    assert volume(points[kept], fewer) == pytest.approx(4 / 3 * np.pi, rel=0.1)
-
-
-def test_a_hole_is_closed_without_new_vertices():
-    points, faces, _ = sphere()
-    open_faces = faces[~(faces == 0).any(axis=1)]  # without the pole's faces
-    closed, (hole,) = close_holes(open_faces, points)
-    assert len(hole) == 24 and len(closed) == len(open_faces) + 22
-    assert volume(points, closed) == pytest.approx(volume(points, faces), rel=0.02)
-
-
-def test_shape_directions_are_deviations_of_the_samples():
-    rng = np.random.default_rng(0)
-    points, faces, mirror = sphere()
-    tall = points * [0, 1, 0]
-    amounts = rng.normal(0, 0.3, 400)
-    samples = points + amounts[:, None, None] * tall + rng.normal(0, 1e-4, (400, 1, 1)) * points
-    _, directions = shape_space(samples, faces, mirror)
-    np.testing.assert_allclose(directions[..., 0], amounts.std() * tall, atol=2e-3)
