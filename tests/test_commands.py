@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import boa
 import streams
-from benchmarks import ablation
 from models.hmr import HMR
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -263,15 +262,6 @@ def test_a_stream_may_have_defaults_of_its_own_and_a_flag_overrules_them(own_wor
     boa.main(["--name", "x", "--expdir", str(tmp_path), "--metalr", "0", "--labelloss_weight", "0"])
     options = toys.read_summary(tmp_path / "x")["options"]
     assert (options["lr"], options["metalr"], options["beta1"]) == (1e-5, 0, 0.5)
-
-
-@pytest.mark.parametrize("name", ablation.TABLES)
-def test_rows_of_a_table_are_different_runs_of_boa_and_one_has_the_defaults(name):
-    chosen = ablation.TABLES[name]
-    stream = ["--video", "clip.mp4"] if chosen.clips else ["--dataset_name", chosen.stream]
-    rows = [boa.read_options(["--name", "x", *stream, *flags]) for flags in chosen.rows.values()]
-    assert len(set(rows)) == len(rows)
-    assert boa.read_options(["--name", "x", *stream]) in rows
 
 
 def test_a_run_without_source_does_not_open_it(own_world, monkeypatch, tmp_path):
