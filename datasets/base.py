@@ -52,7 +52,7 @@ class CroppedFrames(Dataset):
         self.images, self.columns, self.origin = images, columns, origin
         count = len(columns["imgname"])
         if count == 0:
-            raise UserError(f"{origin} holds no frame; convert the data set again (README, Data)")
+            raise UserError(f"{origin} holds no frame; convert the data set again (README, Benchmarks)")
         for name, column in columns.items():
             shape = (count, *_SHAPES.get(name, ()))
             if column.shape != shape:

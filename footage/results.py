@@ -83,7 +83,7 @@ class FootageResults:
         with ExitStack() as steps:  # done from the last to the first
             if self.run.rows:
                 steps.callback(write_atomically, self.run.folder / "reprojection.png", self._plot)
-                steps.callback(self._save_scores, rate)
+            steps.callback(self._save_scores, rate)
             steps.callback(self.poses.discard)
             steps.callback(self._save_poses)
             steps.callback(self.run.writer.close)

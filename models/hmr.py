@@ -84,7 +84,7 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
-    remedy = "get the base model (README, Get started) or name yours by --model_file"
+    remedy = "get the base model (README, Benchmarks) or name yours by --model_file"
     existing(file, remedy)
     # checkpoints written during a training often hold numpy numbers beside the weights; they are safe to read
     numbers = [np.core.multiarray.scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]

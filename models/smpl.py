@@ -21,7 +21,7 @@ GENDERS = ("neutral", "male", "female")
 NUM_BETAS = 10
 _ARRAYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 _REMEDY = (
-    "run `python process_data.py --dataset smpl` (README, Get started); "
+    "run `python process_data.py --dataset smpl` (README, Benchmarks); "
     "without any download, `python boa.py --name demo --dataset_name synthetic` runs now"
 )
 

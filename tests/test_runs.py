@@ -74,6 +74,14 @@ def test_a_summary_says_that_a_loss_was_not_finite(main):
     assert (summary["stopped"], summary["frames"]) == ("not finite", 2)
 
 
+def test_a_run_that_stops_in_its_first_frame_says_why(main):
+    (main.world.stream.target.images / "imageFiles/flat_packBags_00/image_00000.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="no readable image"):
+        main("--method", "frozen")
+    summary = toys.read_summary(main.world.folder / "out" / "x")
+    assert summary["frames"] == 0 and not summary["complete"] and "no readable image" in summary["stopped"]
+
+
 def test_a_gpu_that_is_out_of_memory_in_the_probe_is_called_that(main, monkeypatch, caplog):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore lines")

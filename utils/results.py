@@ -245,11 +245,10 @@ class BenchmarkResults:
         return {"MPJPE": f"{self.sums['mpjpe'] / count:.1f}", "PA-MPJPE": f"{self.sums['pampjpe'] / count:.1f} mm"}
 
     def close(self) -> None:
-        """Write every file, whatever happens to the others; a run without a single frame leaves its settings only."""
+        """Write every file, whatever happens to the others."""
         rate = self.run.frames_per_second()
         with ExitStack() as steps:  # done from the last to the first
-            if self.run.rows:
-                steps.callback(self._save, rate)
+            steps.callback(self._save, rate)
             if self.predictions:
                 names = np.array([row["image"] for row in self.run.rows], dtype=str)
                 steps.callback(self.predictions.close, imgname=names)
@@ -257,7 +256,8 @@ class BenchmarkResults:
 
     def _save(self, rate: float) -> None:
         rows, adapted = self.run.rows, self.run.adapted
-        scores = [score for score in SCORES if score in rows[0]]
+        known = rows[0] if rows else {}  # a run that stopped in its first frame has none
+        scores = [score for score in SCORES if score in known]
         means = means_of(rows, scores)
         for score, file in _METRE_FILES.items():
             if score in scores:
@@ -268,7 +268,7 @@ class BenchmarkResults:
             "frames_not_adapted": len(rows) - adapted,
             **{f"by_{group}": _summed_up(members, scores) for group, members in self._groups()},
         }
-        labels = [label for label in _LABELS if label in rows[0]]
+        labels = [label for label in _LABELS if label in known]
         text = f"{len(rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
         columns = {score: SCORES[score].column for score in scores}
         self.run.save(table_of(rows, labels, columns, digits=4), self.frames, numbers, text)
