@@ -15,8 +15,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,12 +191,23 @@ def file_name(row: str) -> str:
 
 def make_all(runs: Sequence[Run], jobs: int, call: Callable[[Run], int] = call_boa) -> dict[str, list[Summary]]:
     """The summaries of each row; `jobs` runs are made at the same time, and after an error no other one is begun."""
+    failed = threading.Event()
+
+    def begin(run: Run) -> Summary:
+        if failed.is_set():
+            raise CancelledError
+        try:
+            return made(run, call)
+        except BaseException:
+            failed.set()
+            raise
+
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(made, run, call) for run in runs]
+        futures = [pool.submit(begin, run) for run in runs]
         try:
             summaries = [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # Ctrl-C, too
+            failed.set()
             raise
     results: dict[str, list[Summary]] = {run.row: [] for run in runs}
     for run, summary in zip(runs, summaries, strict=True):

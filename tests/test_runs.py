@@ -19,6 +19,7 @@ import runs
 import streams
 from datasets.base import batches
 from models.prior import PosePrior
+from synthetic import version
 from utils.errors import UserError, run_command
 from utils.files import load_npz
 
@@ -122,9 +123,10 @@ def test_runs_on_footage_are_compared_by_what_they_have(tmp_path, capsys):
 
 
 def test_the_source_of_footage_with_smpl_is_human36m_or_lacks_the_free_bodys_shapes(tmp_path, monkeypatch, world):
-    toys.write_source(tmp_path / "images", tmp_path / "h36m_train.npz")
-    free = streams.Recording(tmp_path / "images", tmp_path / "h36m_train.npz", "-")
+    toys.write_source(tmp_path, tmp_path / "h36m_train.npz")
+    free = streams.Recording(tmp_path, tmp_path / "h36m_train.npz", "-")
     monkeypatch.setattr(streams, "WILD", free)
+    monkeypatch.setattr(version, "is_current", lambda *_: True)
     monkeypatch.setattr(streams, "H36M", free._replace(annotations=tmp_path / "nowhere.npz"))
     assert "betas" in runs.open_footage_source(streams.FOOTAGE_ASSETS)[0]
     assert "betas" not in runs.open_footage_source(streams.ASSETS)[0]
