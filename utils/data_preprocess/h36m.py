@@ -50,8 +50,8 @@ _EVERY = 5  # frames
 _ENLARGE = 0.9  # of the mask's box
 _TURN = np.diag([1.0, -1.0, -1.0])  # half a turn about the camera's x axis
 _CLEARLY = 0.5  # share of the distance that the turned body must fall below to be taken for upside-down
-_REMEDY = "download and unpack Human3.6M again and set H36M_ROOT in config.py (README, Human3.6M)"
-_MOSH_REMEDY = "set H36M_MOSH_ROOT in config.py to the mesh annotation (README, Human3.6M)"
+_REMEDY = "download and unpack Human3.6M again and set H36M_ROOT in config.py (docs/datasets.md, Human3.6M)"
+_MOSH_REMEDY = "set H36M_MOSH_ROOT in config.py to the mesh annotation (docs/datasets.md, Human3.6M)"
 _MOSH_KEYS = ("new_poses", "betas")
 # the published code puts jaw and head into each other's neighbours
 _SLIPPED = {"Jaw (H36M)": "Head (H36M)", "Head (H36M)": "Top of Head (LSP)"}
@@ -359,7 +359,7 @@ def unpack(root: Path) -> None:
     """
     archives = sorted([*root.glob("*.tgz"), *root.glob("archives/*.tgz")])
     if not archives:
-        raise UserError(f"{root} holds no .tgz file; put the archives of Human3.6M there (README, Human3.6M)")
+        raise UserError(f"{root} holds no .tgz file; put the archives of Human3.6M there (docs/datasets.md, Human3.6M)")
     for archive in (bar := tqdm(archives, unit=" archives")):
         bar.set_postfix_str(archive.name)
         marker = root / ".unpacked" / archive.name

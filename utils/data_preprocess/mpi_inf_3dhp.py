@@ -38,7 +38,7 @@ _TRAIN_SIZE = (2048, 2048)  # px, of every training video
 _EVERY = 10  # training frames
 _ENLARGE = 1.2  # of the box around the joints
 _ACTIVITIES = 7
-_REMEDY = "download MPI-INF-3DHP again and set MPI_INF_3DHP_ROOT in config.py (README, MPI-INF-3DHP)"
+_REMEDY = "download MPI-INF-3DHP again and set MPI_INF_3DHP_ROOT in config.py (docs/datasets.md, MPI-INF-3DHP)"
 _OUTSIDE = "joints outside of the image"
 
 

@@ -28,7 +28,7 @@ from utils.image import BOX_UNIT, box_around
 from utils.joints import COCO18, JOINTS49, SPIN24, rows
 from utils.restricted_pickle import load_pickle
 
-_REMEDY = "download 3DPW again and set PW3D_ROOT in config.py (README, 3DPW)"
+_REMEDY = "download 3DPW again and set PW3D_ROOT in config.py (docs/datasets.md, 3DPW)"
 _KEYS = ("poses", "betas", "trans", "poses2d", "cam_poses", "cam_intrinsics", "genders", "campose_valid", "sequence")
 _LIMBS = list(SPIN24)[:12]  # those of SPIN's joints that the detections of 3DPW have
 _SEEN = 0.3  # confidence of a detection from which it counts
