@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import free
 import numpy as np
 import pytest
 import toys
-from places import CLIPS, DEMO, PARITY, PROJECT, TESTS
+from places import CLIPS, PARITY, PROJECT, TESTS
 
 import streams
 from datasets import pw3d as pw3d_stream
@@ -105,15 +106,9 @@ def frames(world: World):
 
 
 @pytest.fixture(scope="session")
-def free_bodies() -> dict[str, SMPL]:
-    """The free body that comes with the repository, by gender."""
-    return load_bodies(DEMO / "smpl", DEMO / "spin_data" / "J_regressor_extra.npy")
-
-
-@pytest.fixture(scope="session")
-def free_body(free_bodies: dict[str, SMPL]) -> SMPL:
-    """The neutral one of the free bodies."""
-    return free_bodies["neutral"]
+def free_body() -> SMPL:
+    """The neutral free body that comes with the repository."""
+    return free.bodies()["neutral"]
 
 
 @pytest.fixture(scope="session")

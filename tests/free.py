@@ -1,14 +1,12 @@
 """The free body in data/demo, and what several tests hold its renderings against."""
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import torch
+from places import DEMO
 
 from models.smpl import SMPL, load_bodies
-
-DEMO = Path(__file__).parents[1] / "data" / "demo"
 
 
 @functools.cache

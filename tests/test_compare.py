@@ -5,7 +5,7 @@ import conftest
 import cv2
 import numpy as np
 import pytest
-from free import DEMO
+from places import DEMO
 
 import boa
 import compare

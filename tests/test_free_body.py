@@ -4,7 +4,7 @@ import free
 import numpy as np
 import pytest
 import torch
-from free import DEMO
+from places import DEMO
 from scipy.spatial import ConvexHull, Delaunay
 from scipy.spatial.transform import Rotation
 

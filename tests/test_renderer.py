@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from free import DEMO
+from places import DEMO
 
 from synthetic.body import Body
 from utils import renderer

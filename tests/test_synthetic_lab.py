@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from free import DEMO, joints_of, perspective_residual
+from free import joints_of, perspective_residual
+from places import DEMO
 from scipy.spatial.transform import Rotation
 
 from synthetic import lab as lab_room

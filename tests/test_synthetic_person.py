@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from free import DEMO
+from places import DEMO
 
 from synthetic.body import Body
 from synthetic.motions import KINDS

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 import pytest
-from free import DEMO, joints_of, perspective_residual
+from free import joints_of, perspective_residual
+from places import DEMO
 
 from datasets.h36m import open_source
 from datasets.pw3d import join_sequences, open_folder

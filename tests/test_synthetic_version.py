@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import PROJECT
-from free import DEMO
+from places import DEMO
 
 import config
 import process_data

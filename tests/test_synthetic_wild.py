@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from free import DEMO, joints_of
+from free import joints_of
+from places import DEMO
 
 from synthetic import props, wild
 from synthetic.wild import Wild
