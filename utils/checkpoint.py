@@ -156,7 +156,7 @@ class _Inspector(RestrictedUnpickler):
         return known[(module, name)] if (module, name) in known else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """A tensor's numbers: (`storage`, kind, key, device, count), in old files (key, offset, count) of a part, too."""
+        """Numbers of a tensor: `storage`, kind, key, device, count, and in old files (key, offset, count) of a part."""
         tag, kind, key, _, count, *part = pid
         if tag != "storage" or not isinstance(kind, _StorageKind):
             raise pickle.UnpicklingError("it holds a whole network, not only weights; save its state_dict() instead")
