@@ -180,7 +180,8 @@ class CroppedFrames(Dataset):
 
 def _numbers(names: np.ndarray) -> np.ndarray:
     """The last number in the name of each image (N,), or, where one has none, the rows."""
-    found = [re.search(r"(\d+)\D*$", Path(str(name)).stem) for name in names]
+    # 18 digits are what 64 bits hold
+    found = [re.search(r"(\d{1,18})\D*$", Path(str(name)).stem) for name in names]
     return np.array([int(match[1]) for match in found]) if all(found) else np.arange(len(names))
 
 

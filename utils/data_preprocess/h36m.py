@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -39,6 +39,7 @@ from utils.files import existing, load_npz, save_npz, save_text
 from utils.image import BOX_UNIT
 from utils.joints import H36M17, H36M32, SPIN, SPIN24, rows
 from utils.restricted_pickle import load_pickle, numbers
+from utils.structures import Body
 
 log = logging.getLogger("boa")
 
@@ -109,7 +110,7 @@ def convert(
     mosh_root: Path,
     output: Path,
     paper_compat: bool = False,
-    body: Any = None,
+    body: Body | None = None,
     settings: Settings = Settings(),
     rectify: bool = False,
 ) -> list[str]:
@@ -336,7 +337,7 @@ def read_mosh(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return poses, betas[:_BETAS]
 
 
-def check_mosh(sequences: Sequence[Sequence36], mosh_root: Path, body: Any, rectify: bool) -> None:
+def check_mosh(sequences: Sequence[Sequence36], mosh_root: Path, body: Body, rectify: bool) -> None:
     """Compare every mesh annotation with the annotated 2D joints, and log the mean distance in px of each.
 
     A body that fits far better after half a turn about the camera's x axis is upside-down. With `rectify` a turned copy
@@ -377,7 +378,7 @@ def _turned_name(file: Path) -> Path:
 
 
 @torch.no_grad()
-def _mosh_joints(body: Any, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
+def _mosh_joints(body: Body, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
     """SPIN joints (F,24,3) m of an annotation."""
     pose = torch.as_tensor(poses, dtype=torch.float32)
     shape = torch.as_tensor(betas, dtype=torch.float32).expand(len(pose), -1)

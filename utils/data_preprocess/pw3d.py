@@ -13,12 +13,13 @@ import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d, median_filter
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from utils.data_preprocess.conversion import Converted, Settings, Task, check_finite, convert_all
 from utils.errors import UserError, reason_for
@@ -27,6 +28,7 @@ from utils.geometry import CROP_SIZE
 from utils.image import BOX_UNIT, box_around, image_size
 from utils.joints import COCO18, JOINTS49, SPIN24, rows
 from utils.restricted_pickle import load_pickle, numbers
+from utils.structures import Body
 
 _REMEDY = "download 3DPW again and set PW3D_ROOT in config.py (README, 3DPW)"
 _KEYS = ("poses", "betas", "trans", "poses2d", "cam_poses", "cam_intrinsics", "genders", "campose_valid", "sequence")
@@ -49,7 +51,7 @@ _MEDIAN, _SIGMA = 11, 3  # frames
 def convert(
     root: Path,
     output: Path,
-    bodies: Mapping[str, Any],
+    bodies: Mapping[str, Body],
     paper_compat: bool = False,
     fits: Mapping[str, "NeutralFit"] | None = None,
     settings: Settings = Settings(),
@@ -88,7 +90,7 @@ def convert(
 def convert_sequence(
     root: Path,
     file: Path,
-    bodies: Mapping[str, Any],
+    bodies: Mapping[str, Body],
     paper_compat: bool = False,
     fits: Mapping[str, "NeutralFit"] | None = None,
 ) -> Converted:
@@ -224,7 +226,7 @@ def _image_name(frame: int) -> str:
 def _convert_person(
     raw: RawSequence,
     person: int,
-    bodies: Mapping[str, Any],
+    bodies: Mapping[str, Body],
     paper_compat: bool,
     fits: Mapping[str, "NeutralFit"] | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
@@ -281,7 +283,14 @@ class NeutralFit(NamedTuple):
         return self.slope @ betas + self.intercept
 
 
-def neutral_fits(bodies: Mapping[str, Any]) -> dict[str, NeutralFit]:
+class ShapedBody(Body, Protocol):
+    """A body model of which the shapes are known as arrays, too."""
+
+    v_template: Tensor  # (V,3) m
+    shapedirs: Tensor  # (V,3,10) m
+
+
+def neutral_fits(bodies: Mapping[str, ShapedBody]) -> dict[str, NeutralFit]:
     """Fit the neutral body to the male and the female one, as whole meshes: least squares over the vertices in T-pose.
 
     The meshes are compared where they stand, without alignment or scaling. HMMR finds the least mean distance by
@@ -330,7 +339,7 @@ def _boxes_over_time(poses2d: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def _joints(body: Any, pose: np.ndarray, betas: np.ndarray) -> np.ndarray:
+def _joints(body: Body, pose: np.ndarray, betas: np.ndarray) -> np.ndarray:
     """The 49 joints (F,49,3), metres, of poses (F,72) and betas (F,10)."""
     if len(pose) == 0:  # smplx cannot pose no body
         return np.zeros((0, len(JOINTS49), 3), np.float32)
