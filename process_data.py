@@ -13,9 +13,15 @@ python process_data.py --dataset wild                   # like footage: renders 
 A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
 given again converts only what is missing. --overwrite converts all of it again, as is needed after the raw files have
 changed; with or without --paper_compat, what the other setting left is replaced.
+
+Data sets have files that are bad at their source. What cannot be converted is left out and named, in the file too, so
+that every run on it names it; --strict stops instead.
+
+Exit code: 0 everything is converted; 3 it is, but for what was named; 2 it is not; 130 after Ctrl-C.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,43 +35,46 @@ from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
 
 
-def convert_3dpw(options: argparse.Namespace) -> None:
+def convert_3dpw(options: argparse.Namespace) -> list[str]:
     bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, _GENDERS[options.protocol])
     joints = {gender: bodies[gender].joints_only() for gender in ("male", "female")}
-    if options.protocol == "ph":
-        fits = pw3d.neutral_fits(bodies)
-        pw3d.convert(
-            streams.PW3D_PH.images, streams.PW3D_PH.annotations, joints, fits=fits, settings=_settings(options)
-        )
-    else:
-        paper_compat = options.paper_compat
-        pw3d.convert(streams.PW3D.images, streams.PW3D.annotations, joints, paper_compat, settings=_settings(options))
+    is_ph = options.protocol == "ph"
+    recording = streams.PW3D_PH if is_ph else streams.PW3D
+    return pw3d.convert(
+        recording.images,
+        recording.annotations,
+        joints,
+        options.paper_compat,
+        fits=pw3d.neutral_fits(bodies) if is_ph else None,
+        settings=_settings(options),
+    )
 
 
-def convert_3dhp(options: argparse.Namespace) -> None:
+def convert_3dhp(options: argparse.Namespace) -> list[str]:
     if options.split == "test":
-        mpi_inf_3dhp.convert_test(streams.HP3D.images, streams.HP3D.annotations, _settings(options))
-    else:
-        recording = streams.HP3D_TRAIN
-        mpi_inf_3dhp.convert_train(
-            recording.images, recording.annotations, options.paper_compat, settings=_settings(options)
-        )
+        return mpi_inf_3dhp.convert_test(streams.HP3D.images, streams.HP3D.annotations, _settings(options))
+    recording = streams.HP3D_TRAIN
+    return mpi_inf_3dhp.convert_train(
+        recording.images, recording.annotations, options.paper_compat, settings=_settings(options)
+    )
 
 
-def convert_h36m(options: argparse.Namespace) -> None:
+def convert_h36m(options: argparse.Namespace) -> list[str]:
     if options.unpack:
         h36m.unpack(streams.H36M.images)
     if options.split == "valid":
         files = {protocol: recording.annotations for protocol, recording in streams.H36M_VALID.items()}
-        h36m.convert_valid(streams.H36M.images, files, _settings(options))
-        return
+        return h36m.convert_valid(streams.H36M.images, files, _settings(options))
     body = None
     if config.H36M_MOSH_ROOT.exists() and not options.paper_compat:
         bodies = load_bodies(config.SMPL_MODEL_DIR, config.JOINT_REGRESSOR_TRAIN_EXTRA, ("neutral",))
         body = bodies["neutral"].joints_only()
-    recording = streams.H36M
-    h36m.convert(
-        *(recording.images, config.H36M_MOSH_ROOT, recording.annotations, options.paper_compat, body),
+    return h36m.convert(
+        root=streams.H36M.images,
+        mosh_root=config.H36M_MOSH_ROOT,
+        output=streams.H36M.annotations,
+        paper_compat=options.paper_compat,
+        body=body,
         settings=_settings(options),
         rectify=options.rectify,
     )
@@ -88,19 +97,26 @@ def build_body(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return Settings(options.workers, options.overwrite, dry_run=options.dry_run, preview=options.preview)
+    return Settings(
+        options.workers,
+        options.overwrite,
+        dry_run=options.dry_run,
+        preview=options.preview,
+        strict=options.strict,
+    )
 
 
 class Converter(NamedTuple):
-    """What `--dataset` chooses, and the flags that it knows."""
+    """What `--dataset` chooses, and the flags that it knows; what runs returns the names of what lacks, if any."""
 
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], list[str] | None]
     flags: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()  # the first is the default
 
 
 _GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
-_BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview")
+_BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview", "strict")
+_WITH_GAPS = 3  # exit code
 CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
@@ -129,6 +145,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("workers", "processes that convert; default: 1", type=_positive, default=1)
     add("overwrite", "convert again what is there already", action="store_true")
     add("dry_run", "convert nothing, say what is missing from the raw data", action="store_true")
+    add("strict", "stop where a sequence cannot be converted, instead of going on without it", action="store_true")
     add("preview", "draw boxes and joints of 12 frames into a PNG beside the result", action="store_true")
     add(
         "paper_compat",
@@ -160,9 +177,10 @@ def _positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line and run one converter."""
+    """Read the command line and run one converter; exit code 3 when it left something out."""
     options = parse(argv)
-    CONVERTERS[options.dataset].run(options)
+    if CONVERTERS[options.dataset].run(options):
+        sys.exit(_WITH_GAPS)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,23 @@ import numpy as np
 from torch.utils.data import Dataset, default_collate
 
 from utils.errors import UserError
-from utils.image import Crop, normalise, read_rgb
-from utils.joints import JOINTS49, SPIN24
+from utils.files import load_npz
+from utils.image import BOX_UNIT, Crop, normalise, read_rgb
+from utils.joints import BODY25, JOINTS49, SPIN24
 from utils.structures import Frame
 
+# what a column of a processed file holds per frame
+_FILE_SHAPES = {
+    "center": (2,),
+    "part": (len(SPIN24), 3),
+    "S": (len(SPIN24), 4),
+    "pose": (72,),
+    "shape": (10,),
+    "shape_neutral": (10,),
+    "smpl_j2d": (len(JOINTS49), 3),
+}
+_TEXTS = ("imgname", "gender")
+_WHOLE = ("person", "activity")  # whole numbers
 # what a column holds per frame, for the check at the door
 _SHAPES = {
     "center": (2,),
@@ -27,6 +40,54 @@ _SHAPES = {
 }
 _NUMBERS = ("joints_3d", "pose", "betas", "betas_neutral")
 _NAMES = ("imgname", "sequence", "activity")
+_SIDES = (1.0, 8192.0)  # px, of a box; the patch that is cut out of the image takes 12 bytes per px
+_FARTHEST = 1e6  # px, from the image to the centre of a box
+
+
+def read_columns(
+    file: Path, keys: Sequence[str], remedy: str, optional: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read columns of N rows of a processed file, and names of what should be in the file and is not.
+
+    Args:
+        file: npz
+        keys: columns that must be there, `imgname` among them
+        remedy: what the user can do if the file is missing or damaged
+        optional: columns that may be there
+
+    Raises UserError when the file is missing or damaged, holds no row, lacks a column, or one is of another shape or
+    kind.
+    """
+    raw = load_npz(file, keys, remedy, optional=(*optional, "missing"))
+    missing = [str(name) for name in raw.pop("missing", np.zeros(0, str)).ravel()]
+    count = raw["imgname"].size
+    if count == 0:
+        raise UserError(f"{file} holds no frame; {remedy}")
+    for name, column in raw.items():
+        shape = (count, *_FILE_SHAPES.get(name, ()))
+        kinds = "U" if name in _TEXTS else "iu" if name in _WHOLE else "fiu"
+        if column.shape != shape:
+            raise UserError(f"{file}: {name} has shape {column.shape} where {shape} is needed; {remedy}")
+        if column.dtype.kind not in kinds:
+            raise UserError(f"{file}: {name} holds {column.dtype} where {_kind(kinds)} is needed; {remedy}")
+    return raw, missing
+
+
+def _kind(kinds: str) -> str:
+    return {"U": "text", "iu": "whole numbers"}.get(kinds, "numbers")
+
+
+def spin_columns(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of CroppedFrames out of a file whose joints, `part` and `S`, are SPIN's 24."""
+    # the annotation has no OpenPose joints; zeros say that they are not seen
+    unseen = np.zeros((len(raw["part"]), len(BODY25), 3))
+    return {
+        "imgname": raw["imgname"],
+        "center": raw["center"],
+        "scale": raw["scale"],
+        "keypoints_2d": np.concatenate([unseen, raw["part"]], axis=1),
+        "joints_3d": raw["S"],
+    }
 
 
 class CroppedFrames(Dataset):
@@ -39,17 +100,27 @@ class CroppedFrames(Dataset):
             (N,10), `betas_neutral` (N,10), `gender` (N,) 0 male 1 female, `sequence` (N,), `person` (N,), `activity`
             (N,) its name
         origin: the file the columns come from, for messages
+        missing: names of sequences, or parts of them, that belong to the set and are not there
+        annotation: which of several annotations of the set the labels are, "" where there is but one
 
     Attributes:
         numbers: (N,) of the frames in their sequences, by the last number of the image's name; rows where one has none
         step: by which the numbers of consecutive frames mostly differ
 
     Raises:
-        UserError: no frame at all, or columns of other shapes, or numbers that are not finite
+        UserError: no frame at all, or columns of other shapes, or numbers that are not finite, or no box
     """
 
-    def __init__(self, images: Path, columns: Mapping[str, np.ndarray], origin: Path) -> None:
+    def __init__(
+        self,
+        images: Path,
+        columns: Mapping[str, np.ndarray],
+        origin: Path,
+        missing: Sequence[str] = (),
+        annotation: str = "",
+    ) -> None:
         self.images, self.columns, self.origin = images, columns, origin
+        self.missing, self.annotation = list(missing), annotation
         count = len(columns["imgname"])
         if count == 0:
             raise UserError(f"{origin} holds no frame; convert the data set again (README, Benchmarks)")
@@ -59,6 +130,11 @@ class CroppedFrames(Dataset):
                 raise UserError(f"{origin}: {name} has shape {column.shape} where {shape} is needed; convert it again")
             if name in _SHAPES and not np.isfinite(column).all():
                 raise UserError(f"{origin}: {name} holds numbers that are not finite; convert it again")
+        sides = columns["scale"] * BOX_UNIT
+        is_box = (sides >= _SIDES[0]) & (sides <= _SIDES[1]) & (abs(columns["center"]) < _FARTHEST).all(1)
+        if not is_box.all():
+            first = columns["imgname"][np.argmin(is_box)]
+            raise UserError(f"{origin}: center and scale of {first} are no box in an image; convert it again")
         self.rows = np.arange(count)
         self.numbers = _numbers(columns["imgname"])
         self.step = _usual_step(self.numbers)
@@ -66,14 +142,16 @@ class CroppedFrames(Dataset):
     def part(self, stride: int, max_frames: int) -> "CroppedFrames":
         """Every `stride`-th frame, `max_frames` of them at most (0: all); `index` stays the row among all."""
         rows = np.arange(0, len(self), stride)[: max_frames or None]
-        part = CroppedFrames(self.images, {name: column[rows] for name, column in self.columns.items()}, self.origin)
+        part = self._with({name: column[rows] for name, column in self.columns.items()})
         part.rows, part.step = self.rows[rows], self.step * stride
         return part
 
     def without(self, name: str) -> "CroppedFrames":
         """The same frames without one of the columns."""
-        columns = {other: column for other, column in self.columns.items() if other != name}
-        return CroppedFrames(self.images, columns, self.origin)
+        return self._with({other: column for other, column in self.columns.items() if other != name})
+
+    def _with(self, columns: Mapping[str, np.ndarray]) -> "CroppedFrames":
+        return CroppedFrames(self.images, columns, self.origin, self.missing, self.annotation)
 
     def __len__(self) -> int:
         return len(self.columns["imgname"])
@@ -102,7 +180,8 @@ class CroppedFrames(Dataset):
 
 def _numbers(names: np.ndarray) -> np.ndarray:
     """The last number in the name of each image (N,), or, where one has none, the rows."""
-    found = [re.search(r"(\d+)\D*$", Path(str(name)).stem) for name in names]
+    # 18 digits are what 64 bits hold
+    found = [re.search(r"(\d{1,18})\D*$", Path(str(name)).stem) for name in names]
     return np.array([int(match[1]) for match in found]) if all(found) else np.arange(len(names))
 
 

@@ -1,13 +1,14 @@
 """Human3.6M (Ionescu et al., PAMI 2014): the labelled source, and the subjects that are scored."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import CroppedFrames
+from datasets.base import CroppedFrames, read_columns, spin_columns
 from utils.errors import UserError
-from utils.files import load_npz
-from utils.joints import BODY25
+
+log = logging.getLogger("boa")
 
 _KEYS = ("imgname", "center", "scale", "part", "S")
 _MESH = ("pose", "shape")
@@ -18,31 +19,30 @@ def open_source(images: Path, annotations: Path, remedy: str) -> CroppedFrames:
 
     Raises UserError when it is missing, damaged or empty, or was made without the mesh annotation.
     """
-    raw = load_npz(annotations, _KEYS, remedy, optional=_MESH)
+    raw, missing = read_columns(annotations, _KEYS, remedy, optional=_MESH)
     lacking = [key for key in _MESH if key not in raw]
     if lacking:
         raise UserError(
-            f"{annotations} lacks {' and '.join(lacking)}, for it was made without the mesh annotation; "
+            f"{annotations} lacks {' and '.join(lacking)}, as it was made without the mesh annotation; "
             f"set H36M_MOSH_ROOT in config.py, then {remedy}"
         )
-    return CroppedFrames(images, {**_columns(raw), "pose": raw["pose"], "betas": raw["shape"]}, annotations)
+    _warn(missing, annotations)
+    columns = {**spin_columns(raw), "pose": raw["pose"], "betas": raw["shape"]}
+    return CroppedFrames(images, columns, annotations, missing)
 
 
 def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
-    """Read the frames of a protocol, which are scored by their 3D joints; UserError as of `open_source`."""
-    raw = load_npz(annotations, _KEYS, remedy)
-    sequences = np.array([Path(str(name)).stem.rsplit("_", 1)[0] for name in raw["imgname"]], dtype=str)
-    columns = {**_columns(raw), "sequence": sequences, "person": np.zeros(len(sequences), np.int64)}
-    return CroppedFrames(images, columns, annotations), []
+    """Read the frames of a protocol, which are scored by their 3D joints -> these, and the sequences that are missing.
+
+    Raises UserError when the file is missing, damaged or empty.
+    """
+    raw, missing = read_columns(annotations, _KEYS, remedy)
+    _warn(missing, annotations)
+    sequences = np.array([Path(name).stem.rsplit("_", 1)[0] for name in raw["imgname"].tolist()], dtype=str)
+    columns = {**spin_columns(raw), "sequence": sequences, "person": np.zeros(len(sequences), np.int64)}
+    return CroppedFrames(images, columns, annotations, missing), missing
 
 
-def _columns(raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # the annotation has no OpenPose joints; zeros say that they are not seen
-    keypoints = np.concatenate([np.zeros((len(raw["part"]), len(BODY25), 3)), raw["part"]], axis=1)
-    return {
-        "imgname": raw["imgname"],
-        "center": raw["center"],
-        "scale": raw["scale"],
-        "keypoints_2d": keypoints,
-        "joints_3d": raw["S"],
-    }
+def _warn(missing: list[str], annotations: Path) -> None:
+    if missing:
+        log.warning("%s is without %s, which could not be converted", annotations, ", ".join(missing))

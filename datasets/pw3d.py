@@ -1,14 +1,14 @@
 """3DPW (von Marcard et al., ECCV 2018) as a stream: the test sequences in the order of the protocol."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import CroppedFrames
+from datasets.base import CroppedFrames, read_columns
 from utils.errors import UserError
-from utils.files import existing, load_npz
+from utils.files import existing
 
 log = logging.getLogger("boa")
 
@@ -49,7 +49,8 @@ def _open_listed(
     missing = [name for name in TEST_SEQUENCES if name not in present]
     if missing:
         log.warning("%d of 24 sequences are not in %s: %s", len(missing), annotations, ", ".join(missing))
-    return join_sequences(images, [annotations / f"{name}.npz" for name in present], remedy, more), missing
+    files = [annotations / f"{name}.npz" for name in present]
+    return join_sequences(images, files, remedy, more, missing), missing
 
 
 def open_folder(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
@@ -60,18 +61,24 @@ def open_folder(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
     return join_sequences(images, files, remedy), []
 
 
-def join_sequences(images: Path, files: list[Path], remedy: str, more: tuple[str, ...] = ()) -> CroppedFrames:
+def join_sequences(
+    images: Path, files: list[Path], remedy: str, more: tuple[str, ...] = (), missing: Sequence[str] = ()
+) -> CroppedFrames:
     """Read files of 3DPW's processed format, which hold `more`, one by one; a sequence is named after its file."""
     parts = [_read_sequence(file, remedy, more) for file in files]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return CroppedFrames(images, columns, files[0].parent)
+    return CroppedFrames(images, columns, files[0].parent, missing)
 
 
 def _read_sequence(file: Path, remedy: str, more: tuple[str, ...]) -> dict[str, np.ndarray]:
-    raw = load_npz(file, (*_KEYS, *more), remedy, optional=("person",))
+    raw, _ = read_columns(file, (*_KEYS, *more), remedy, optional=("person",))
     count = len(raw["imgname"])
     if count == 0:
         raise UserError(f"{file} holds no frame; {remedy}")
+    if not np.isin(raw["gender"], ("m", "f")).all():
+        raise UserError(
+            f"{file}: gender holds {', '.join(np.unique(raw['gender'])[:3])} where m or f is needed; {remedy}"
+        )
     names = raw["imgname"]
     # files of the published code do not say who is who; persons follow one another, so that the next one begins where
     # the file names do not go on

@@ -1,6 +1,5 @@
 """The regressor: image -> SMPL parameters (HMR, Kanazawa et al., CVPR 2018, in SPIN's form)."""
 
-import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from utils.checkpoint import read_weights
 from utils.errors import UserError
-from utils.files import existing, load_npz
+from utils.files import load_npz
 from utils.geometry import rot6d_to_rotmat
 from utils.structures import SmplParams
 
@@ -59,7 +59,12 @@ class HMR(ResNet):
 
 def load_mean_params(file: Path) -> dict[str, np.ndarray]:
     """Read smpl_mean_params.npz: `pose` (144,), `shape` (10,), `cam` (3,); UserError when it is missing or damaged."""
-    return load_npz(file, _SIZES, "get it with SPIN's data (data/README.md)")
+    remedy = "get it with SPIN's data (data/README.md)"
+    params = load_npz(file, _SIZES, remedy)
+    for name, size in _SIZES.items():
+        if params[name].shape != (size,) or params[name].dtype.kind != "f" or not np.isfinite(params[name]).all():
+            raise UserError(f"{file}: {name} is not {size} finite numbers; {remedy}")
+    return params
 
 
 def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
@@ -67,14 +72,14 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
 
     Args:
         mean_params_file: smpl_mean_params.npz
-        checkpoint_file: saved by torch.save({'model': state}), with or without 'module.' before the names; half
-            precision is widened to float32
+        checkpoint_file: of torch.save; the weights are under 'model' or 'state_dict' or are all of it, with or without
+            'module.' or 'model.' before the names; half precision is widened to float32
 
     Raises:
         UserError: a file is missing or damaged, or the checkpoint is of another architecture (says which keys).
     """
     mean_params = load_mean_params(mean_params_file)
-    state = _read_state(checkpoint_file)
+    state = read_weights(checkpoint_file, "get the base model (README, Get started) or name yours by --model_file")
     # by the last block of the first stage: a third convolution in a block, a third block, or neither
     depth = 50 if "layer1.0.conv3.weight" in state else 34 if "layer1.2.conv1.weight" in state else 18
     hmr = HMR(mean_params, depth, "batch" if "bn1.running_mean" in state else "group")
@@ -83,26 +88,8 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
     return hmr
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
-    remedy = "get the base model (README, Benchmarks) or name yours by --model_file"
-    existing(file, remedy)
-    # checkpoints written during a training often hold numpy numbers beside the weights; they are safe to read
-    numbers = [np.core.multiarray.scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
-    try:
-        with torch.serialization.safe_globals(numbers):
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{file} is no checkpoint that can be read safely ({reason}); {remedy}") from error
-    state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"{file} holds no 'model'; {remedy}")
-    # nn.DataParallel put the prefix there
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _check_state(file: Path, state: dict[str, Tensor], wanted: dict[str, Tensor], kind: str) -> None:
-    """Compare names and shapes; the mean parameters may lack, since they are in a file of their own."""
+def _check_state(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kind: str) -> None:
+    """Compare names and shapes; the mean parameters may be lacking, since they are in a file of their own."""
     missing = [name for name in wanted if name not in state and not name.startswith("init_")]
     unknown = [name for name in state if name not in wanted]
     other = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]

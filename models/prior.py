@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError
-from utils.restricted_pickle import load_pickle
+from utils.errors import UserError, reason_for
+from utils.restricted_pickle import load_pickle, numbers
 
+_SIZE = 69  # angles
 _REMEDY = "get it with SPIN's data (data/README.md)"
 
 
@@ -20,14 +21,10 @@ class PosePrior(nn.Module):
 
     def __init__(self, gmm_file: Path) -> None:
         super().__init__()
-        gmm = load_pickle(gmm_file, ("means", "covars", "weights"), _REMEDY)
-        means, covariances, weights = (np.asarray(gmm[key], np.float64) for key in ("means", "covars", "weights"))
-        count, size = len(weights), 69
-        if means.shape != (count, size) or covariances.shape != (count, size, size):
-            raise UserError(f"{gmm_file} is no mixture over 69 angles: means {means.shape}; {_REMEDY}")
+        means, covariances, weights = _read_mixture(gmm_file)
         # only ratios of the determinants, which are too small for float32, enter
         log_roots = np.linalg.slogdet(covariances)[1] / 2
-        offsets = np.log(weights) - size / 2 * np.log(2 * np.pi) - (log_roots - log_roots.min())
+        offsets = np.log(weights) - _SIZE / 2 * np.log(2 * np.pi) - (log_roots - log_roots.min())
         self.register_buffer("means", torch.as_tensor(means, dtype=torch.float32))
         self.register_buffer("precisions", torch.as_tensor(np.linalg.inv(covariances), dtype=torch.float32))
         self.register_buffer("offsets", torch.as_tensor(offsets, dtype=torch.float32))
@@ -40,3 +37,17 @@ class PosePrior(nn.Module):
     def forward(self, body_pose: Tensor) -> Tensor:
         """Energy (B,) of body poses (B,69), axis-angle."""
         return self.components(body_pose).min(dim=1).values
+
+
+def _read_mixture(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    gmm = load_pickle(file, ("means", "covars", "weights"), _REMEDY)
+    try:
+        weights = numbers(gmm["weights"], (None,))
+        means = numbers(gmm["means"], (len(weights), _SIZE))
+        covariances = numbers(gmm["covars"], (len(weights), _SIZE, _SIZE))
+        np.linalg.cholesky(covariances)  # an error, where one is none
+    except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+        raise UserError(f"{file} is no mixture over {_SIZE} angles ({reason_for(error)}); {_REMEDY}") from error
+    if len(weights) == 0 or not (weights > 0).all() or not all(np.isfinite(array).all() for array in (means, weights)):
+        raise UserError(f"{file} is no mixture over {_SIZE} angles; {_REMEDY}")
+    return means, covariances, weights

@@ -1,10 +1,10 @@
 """The SMPL body (Loper et al., SIGGRAPH Asia 2015) with the 49 joints of SPIN, on top of smplx."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import scipy.sparse
 import smplx
 import torch
 from smplx.utils import Struct
@@ -16,6 +16,8 @@ from utils.files import load_npy, load_npz
 from utils.joints import BODY25, BODY54, EXTRA9, SPIN24, VERTEX21, rows
 from utils.restricted_pickle import load_pickle
 from utils.structures import BodyOutput
+
+Array = np.ndarray | scipy.sparse.spmatrix  # the regressor of released files is sparse
 
 GENDERS = ("neutral", "male", "female")
 NUM_BETAS = 10
@@ -38,7 +40,7 @@ class SMPL(smplx.SMPL):
     # smplx loads up to 300 directions where a file has them, and warns on the screen where it has only the usual 10
     SHAPE_SPACE_DIM = NUM_BETAS
 
-    def __init__(self, model: Mapping[str, Any], extra_regressor: np.ndarray) -> None:
+    def __init__(self, model: Mapping[str, Array], extra_regressor: np.ndarray) -> None:
         ids = model.get("vertex_ids")
         super().__init__(
             model_path="",
@@ -97,15 +99,30 @@ class SMPL(smplx.SMPL):
         return SMPL(arrays, self.extra_regressor[:, keep].cpu().numpy()).to(self.v_template)
 
 
-def read_model(path: Path) -> dict[str, Any]:
+def read_model(path: Path) -> dict[str, Array]:
     """Read the arrays of an SMPL file, .pkl (as released, with or without chumpy) or .npz.
 
     Raises UserError when the file is missing, damaged, unsafe or not an SMPL model.
     """
     if path.suffix == ".npz":
-        model = load_npz(path, _ARRAYS, _REMEDY, optional=("vertex_ids",))
+        content = load_npz(path, _ARRAYS, _REMEDY, optional=("vertex_ids",))
     else:
-        model = load_pickle(path, _ARRAYS, _REMEDY)
+        content = load_pickle(path, _ARRAYS, _REMEDY)
+    model = {name: content[name] for name in (*_ARRAYS, "vertex_ids") if name in content}
+    for problem in _problems(model):
+        raise UserError(f"{path} is no SMPL model: {problem}; {_REMEDY}")
+    return model
+
+
+def _problems(model: Mapping[str, Array]) -> Iterator[str]:
+    """What is wrong with the arrays of a model; what comes first is what the rest depends on."""
+    for name, array in model.items():
+        is_array = isinstance(array, Array if name == "J_regressor" else np.ndarray)
+        if not is_array or array.dtype.kind not in "fiu" or array.ndim == 0:
+            yield f"{name} is no array of numbers"
+        numbers = array.data if scipy.sparse.issparse(array) else array
+        if not np.isfinite(numbers).all():
+            yield f"{name} is not finite"
     count = len(model["v_template"])
     shapes = {
         "v_template": (count, 3),
@@ -114,13 +131,21 @@ def read_model(path: Path) -> dict[str, Any]:
         "J_regressor": (24, count),
         "weights": (count, 24),
         "kintree_table": (2, 24),
+        "f": (len(model["f"]), 3),
+        "vertex_ids": (len(VERTEX21),),
     }
     for name, shape in shapes.items():
-        found = model[name].shape
+        found = model[name].shape if name in model else shape
         # files exist with more than the ten directions of shape that the regressor predicts
-        if found != shape and not (name == "shapedirs" and found[:2] == shape[:2] and found[2] > NUM_BETAS):
-            raise UserError(f"{path} is no SMPL model: {name} has shape {found} where {shape} is needed; {_REMEDY}")
-    return model
+        is_larger = name == "shapedirs" and len(found) == 3 and found[:2] == shape[:2] and found[2] > NUM_BETAS
+        if found != shape and not is_larger:
+            yield f"{name} has shape {found} where {shape} is needed"
+    parents = model["kintree_table"][0, 1:]
+    if (parents < 0).any() or (parents >= np.arange(1, 24)).any():
+        yield "kintree_table is no tree"
+    for name in ("f", "vertex_ids"):
+        if name in model and (model[name].dtype.kind == "f" or ((model[name] < 0) | (model[name] >= count)).any()):
+            yield f"{name} holds what is no vertex"
 
 
 def load_bodies(model_dir: Path, extra_regressor_file: Path, genders: Iterable[str] = GENDERS) -> dict[str, SMPL]:

@@ -19,6 +19,7 @@ from models.smpl import SMPL, load_bodies
 from utils.data_preprocess import pw3d
 
 SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
+SEQUENCES_3DPW = {"downtown_bar_00": "mf", "downtown_bus_00": "f", "flat_guitar_01": "m"}  # of `raw`
 
 
 # test -> largest difference from the published method's numbers, absolute and relative to the largest number compared
@@ -96,6 +97,16 @@ def own_world(tmp_path: Path) -> World:
 @pytest.fixture(scope="session")
 def bodies(world: World) -> dict[str, SMPL]:
     return load_bodies(world.stream.assets.smpl_model_dir, world.stream.assets.regressor_extra)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw 3DPW and MPI-INF-3DHP that a test may damage if it repairs them."""
+    folder = tmp_path_factory.mktemp("raw")
+    toys.write_3dpw(folder / "3DPW", SEQUENCES_3DPW)
+    toys.write_3dhp(folder / "MPI_INF_3DHP")
+    toys.write_3dhp_train(folder / "MPI_INF_3DHP", ("S1/Seq1", "S1/Seq2", "S2/Seq1"), frames=11)
+    return folder
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from torch import nn
 
 import streams
 from models.hmr import HMR
-from utils.data_preprocess.mpi_inf_3dhp import CAMERAS, TEST_SEQUENCES
+from utils.data_preprocess.mpi_inf_3dhp import CAMERAS
 from utils.geometry import rot6d_to_rotmat
+from utils.hp3d import TEST_SEQUENCES
 from utils.joints import BODY25, H36M32, SMPL24
 from utils.structures import SmplParams
 

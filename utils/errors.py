@@ -9,7 +9,31 @@ log = logging.getLogger("boa")
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message names the file and how to mend it."""
+    """Something outside the program is wrong; the message names the file and how to mend it, on one line.
+
+    What cannot be printed, as the codes of a terminal in the name of a file, is written out: \\x1b.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class WriteError(UserError):
+    """A file cannot be written: the disk is full, or the folder may not be changed."""
+
+
+def one_line(text: str) -> str:
+    """The text with line ends, codes of a terminal and all else that is not printed written as escapes."""
+    text = " ".join(text.splitlines())
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def reason_for(error: BaseException) -> str:
+    """The message of another library's error on one line, at most 300 characters, or its name where it has none."""
+    text = one_line(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 class NotFiniteError(UserError):

@@ -4,6 +4,9 @@ A sequence becomes a part file, an npz of its columns. How it was made is record
 that an npz is, so that its arrays are those of the format and no others. A part that is there, and was made with the
 same settings, is not made again; after a failure, an interruption or a later download the same command does only what
 is missing.
+
+Data sets have files that are bad at their source. What lacks for such a file is a gap: it is named, in the log and in
+the array `missing` of the joined file, and the rest is joined without it.
 """
 
 import json
@@ -16,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,8 +27,8 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from utils.errors import UserError
-from utils.files import existing, write_atomically
+from utils.errors import UserError, WriteError
+from utils.files import existing, read_record, write_atomically
 from utils.image import BOX_UNIT, read_rgb
 from utils.joints import H36M17, SPIN, SPIN24, rows
 
@@ -42,11 +45,24 @@ _BONES = (
 )
 
 
+# what is recorded of a part or a joined file, as JSON has it
+Record = Mapping[str, bool | int | str | list[str] | Mapping[str, int] | Mapping[str, str]]
+
+
 class Converted(NamedTuple):
-    """What a sequence became: columns of N rows, `imgname` among them, and {reason: number of frames left out}."""
+    """What a sequence became.
+
+    Attributes:
+        columns: N rows each, `imgname` among them
+        dropped: reason -> number of frames left out
+        missing: name of a part of the sequence that could not be converted -> why
+        notes: what the user should know of it, one line each
+    """
 
     columns: dict[str, np.ndarray]
     dropped: dict[str, int]
+    missing: Mapping[str, str] = {}
+    notes: Sequence[str] = ()
 
 
 class Task(NamedTuple):
@@ -74,13 +90,15 @@ class Settings(NamedTuple):
         recorded: what the result depends on; kept in the files, and parts with another record are made again
         dry_run: only say what is missing
         preview: write a contact sheet too
+        strict: end with an error where anything cannot be converted, instead of going on without it
     """
 
     workers: int = 1
     overwrite: bool = False
-    recorded: Mapping[str, Any] = {}
+    recorded: Mapping[str, bool | str] = {}
     dry_run: bool = False
     preview: bool = False
+    strict: bool = False
 
 
 def convert_all(
@@ -90,8 +108,9 @@ def convert_all(
     settings: Settings,
     output: Path | None = None,
     keypoints: str = "part",
-) -> None:
-    """Do with the tasks what the settings ask for.
+    absent: Sequence[str] = (),
+) -> list[str]:
+    """Do with the tasks what the settings ask for -> the names of what could not be converted, or is absent.
 
     Args:
         tasks: the sequences in the order of the protocol
@@ -100,63 +119,93 @@ def convert_all(
         settings: see Settings
         output: the file that the parts are joined into; without it they stay single files of one folder
         keypoints: column of joints (N,24 or 49,3) px that the contact sheet shows
+        absent: names of what belongs to the protocol and has no task, because it is not there at all
 
-    Raises UserError when something is missing, damaged or cannot be written.
+    Raises UserError when nothing can be converted, a file cannot be written, or, if strict, anything is missing.
     """
     if settings.dry_run:
         dry_run(tasks, title)
-        return
+        return []
+    if absent and settings.strict:
+        raise UserError(f"{title}: {', '.join(absent)} is not there; do without --strict, or download it")
     if output:
-        run_and_join(tasks, title, output, settings)
+        missing = run_and_join(tasks, title, output, settings, absent)
         files, sheet = [output], output.with_suffix(".png")
     else:
-        run(tasks, title, settings)
-        files, sheet = [task.part for task in tasks], tasks[0].part.parent / "preview.png"
+        missing = [*run(tasks, title, settings), *absent]
+        files, sheet = [task.part for task in tasks if task.part.exists()], tasks[0].part.parent / "preview.png"
     if settings.preview:
         contact_sheet(sheet, images, sampled(files, keypoints))
+    return missing
 
 
-def run(tasks: Sequence[Task], title: str, settings: Settings) -> None:
-    """Make every part that is not there yet, and log what was kept and dropped.
+def run(tasks: Sequence[Task], title: str, settings: Settings) -> list[str]:
+    """Make every part that is not there yet, and log what was kept, dropped and could not be converted -> the latter.
 
-    A sequence that fails is named at once while the others go on.
-    Raises UserError at the end when any failed, or a process was killed.
+    A sequence that fails is named at once while the others go on, and what it became before is taken away. One with
+    gaps is converted again when the command is given again.
+
+    Raises UserError at the end when all failed, or, if strict, any; at once when a process was killed or a file cannot
+    be written.
     """
     records = {} if settings.overwrite else {task.name: _record(task.part, settings.recorded) for task in tasks}
-    records = {name: record for name, record in records.items() if record}
-    missing = [task for task in tasks if task.name not in records]
+    records = {name: record for name, record in records.items() if record and not record.get("missing")}
+    to_do = [task for task in tasks if task.name not in records]
     there = len(records)
-    failed = 0
+    missing = []
     with logging_redirect_tqdm(), tqdm(total=len(tasks), initial=there, desc=title, unit=" sequences") as bar:
-        for task, result in _results(missing, settings, bar):
+        for task, result in _results(to_do, settings, bar):
             bar.update()
             try:
-                records[task.name] = result()
+                record = records[task.name] = result()
+                for name, reason in record["missing"].items():
+                    log.error("%s: %s", name, reason)
+                    missing.append(name)
+                for note in record["notes"]:
+                    log.warning("%s: %s", task.name, note)
+            except WriteError:
+                raise
             except UserError as error:
                 log.error("%s: %s", task.name, error)
-                failed += 1
+                missing.append(task.part.stem)
+                if read_record(task.part):  # made before, of other files or with other settings
+                    task.part.unlink()
             except BrokenProcessPool as error:
                 raise UserError(
                     f"{title}: a process was killed, for lack of memory perhaps; try again with fewer --workers"
                 ) from error
     _log_summary(title, records.values(), len(tasks), there)
-    if failed:
-        raise UserError(
-            f"{title}: {failed} of {len(tasks)} sequences could not be converted (see above);"
-            " the same command converts only these again"
-        )
+    return _missing(missing, len(tasks) - len(records), len(tasks), title, settings)
 
 
-def run_and_join(tasks: Sequence[Task], title: str, output: Path, settings: Settings) -> None:
-    """`run`, then `join` into one file, which says of itself whether it is complete; UserError as `run`."""
+def _missing(missing: list[str], failed: int, count: int, title: str, settings: Settings) -> list[str]:
+    """The names of what is missing, after a line about them; UserError when it is all of the tasks, or if strict."""
+    again = "the same command converts only these again"
+    if missing and (settings.strict or failed == count):
+        which = f"{failed} of {count} sequences" if failed else ", ".join(sorted(missing))
+        raise UserError(f"{title}: {which} could not be converted (see above); {again}")
+    if missing:
+        log.warning("%s: done without %s (see above); %s", title, ", ".join(sorted(missing)), again)
+    return sorted(missing)
+
+
+def run_and_join(
+    tasks: Sequence[Task], title: str, output: Path, settings: Settings, absent: Sequence[str] = ()
+) -> list[str]:
+    """`run`, then `join` into one file, which says of itself whether it is complete -> what lacks; UserError as `run`.
+
+    Args:
+        absent: names of what belongs to the protocol and has no task
+    """
     recorded = {**settings.recorded, "sequences": [task.name for task in tasks]}
     record = None if settings.overwrite else _record(output, recorded)
-    if record:
+    if record and not record.get("missing"):
         log.info("%s is complete: %d frames; --overwrite makes it again", output, record["frames"])
-        return
-    run(tasks, title, settings)
-    join([task.part for task in tasks], output, recorded)
+        return []
+    missing = [*run(tasks, title, settings), *absent]
+    join([task.part for task in tasks if task.part.exists()], output, recorded, missing)
     log.info("%s is in %s", title, output)
+    return missing
 
 
 def dry_run(tasks: Sequence[Task], title: str) -> None:
@@ -176,8 +225,15 @@ def missing_files(*files: Path) -> list[str]:
     return lines if len(lines) <= 10 else [*lines[:10], f"and {len(lines) - 10} more files are missing or empty"]
 
 
-def join(parts: Sequence[Path], output: Path, recorded: Mapping[str, Any]) -> None:
-    """Join parts into one npz in the given order, column by column and part by part, so that memory stays flat."""
+def join(parts: Sequence[Path], output: Path, recorded: Record, missing: Sequence[str] = ()) -> None:
+    """Join parts into one npz in the given order, column by column and part by part, so that memory stays flat.
+
+    Args:
+        parts: npz files of the same columns
+        output: the joined file
+        recorded: how it was made
+        missing: names of what should be in it and is not; where there are any, its array `missing` holds them
+    """
     columns: dict[str, list[np.ndarray]] = {}  # an empty array of each part: dtype and shape of a row
     frames = 0
     for part in parts:
@@ -200,7 +256,10 @@ def join(parts: Sequence[Path], output: Path, recorded: Mapping[str, Any]) -> No
                     for part in parts:
                         with np.load(part) as npz:
                             entry.write(npz[name].astype(dtype).tobytes())
-            archive.comment = json.dumps({**recorded, "frames": frames}).encode()
+            if missing:
+                with archive.open("missing.npy", "w") as entry:
+                    np.lib.format.write_array(entry, np.array(missing, dtype=str), allow_pickle=False)
+            archive.comment = json.dumps({**recorded, "frames": frames, "missing": list(missing)}).encode()
 
     write_atomically(output, write)
 
@@ -222,11 +281,6 @@ def check_finite(columns: Mapping[str, np.ndarray], file: Path, remedy: str) -> 
             if len(bad):
                 where = f"{len(bad)} frames, the first is {columns['imgname'][bad[0]]}"
                 raise UserError(f"{file}: {name} is not finite in {where}; {remedy}")
-
-
-def reason_for(error: Exception) -> str:
-    """The message of another library's error on one line, or the error's name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def video_frames(video: Path, wanted: Collection[int], count: int, remedy: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -344,9 +398,7 @@ def _pixel(point: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _results(
-    tasks: Sequence[Task], settings: Settings, bar: tqdm
-) -> Iterator[tuple[Task, Callable[[], dict[str, Any]]]]:
+def _results(tasks: Sequence[Task], settings: Settings, bar: tqdm) -> Iterator[tuple[Task, Callable[[], Record]]]:
     """Convert in this process, or in several -> each task, when it is done, with what returns or raises its result."""
     if settings.workers == 1:
         for task in tasks:
@@ -372,10 +424,11 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _make_part(task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
+def _make_part(task: Task, recorded: Record) -> Record:
     """Convert a sequence into its part file -> the record of it."""
-    columns, dropped = task.convert()
+    columns, dropped, missing, notes = task.convert()
     record = {**recorded, "frames": len(columns["imgname"]), "dropped": dropped}
+    record |= {"missing": dict(missing), "notes": list(notes)}
 
     def write(path: Path) -> None:
         np.savez(path, **columns)
@@ -386,17 +439,13 @@ def _make_part(task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _record(file: Path, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+def _record(file: Path, recorded: Record) -> Record | None:
     """How a part or a joined file was made, None where it is not there, damaged or made with other settings."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            record = json.loads(archive.comment)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None
-    return record if all(record.get(name) == value for name, value in recorded.items()) else None
+    record = read_record(file)
+    return record if record and all(record.get(name) == value for name, value in recorded.items()) else None
 
 
-def _log_summary(title: str, records: Collection[Mapping[str, Any]], count: int, there: int) -> None:
+def _log_summary(title: str, records: Collection[Record], count: int, there: int) -> None:
     dropped: Counter[str] = Counter()
     for record in records:
         dropped.update(record["dropped"])

@@ -10,15 +10,15 @@ import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cdflib
 import h5py
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from utils.data_preprocess import raw_files
 from utils.data_preprocess.conversion import (
     Converted,
     Settings,
@@ -28,18 +28,18 @@ from utils.data_preprocess.conversion import (
     convert_all,
     join,
     missing_files,
-    reason_for,
     sampled,
     spin_joints,
     video_frames,
     video_length,
     write_image,
 )
-from utils.errors import UserError
+from utils.errors import UserError, reason_for
 from utils.files import existing, load_npz, save_npz, save_text
 from utils.image import BOX_UNIT
 from utils.joints import H36M17, H36M32, SPIN, SPIN24, rows
-from utils.restricted_pickle import load_pickle
+from utils.restricted_pickle import load_pickle, numbers
+from utils.structures import Body
 
 log = logging.getLogger("boa")
 
@@ -48,6 +48,8 @@ FRONTAL = "60457274"  # the only camera of protocol 2
 _CAMERAS = {"54138969": 0, "55011271": 1, "58860488": 2, FRONTAL: 3}
 _EVERY = 5  # frames
 _ENLARGE = 0.9  # of the mask's box
+_BETAS = 10
+_SIZE_TOLERANCE = 0.05  # share of their sides by which videos and masks may differ
 _TURN = np.diag([1.0, -1.0, -1.0])  # half a turn about the camera's x axis
 _CLEARLY = 0.5  # share of the distance that the turned body must fall below to be taken for upside-down
 _REMEDY = "download and unpack Human3.6M again and set H36M_ROOT in config.py (docs/datasets.md, Human3.6M)"
@@ -67,6 +69,11 @@ class Sequence36(NamedTuple):
     @property
     def title(self) -> str:
         return f"{self.subject} {self.name}"
+
+    @property
+    def stem(self) -> str:
+        """What its part, its images and its scores are called."""
+        return f"{self.subject}_{self.name.replace(' ', '_')}"
 
     @property
     def camera(self) -> str:
@@ -103,13 +110,14 @@ def convert(
     mosh_root: Path,
     output: Path,
     paper_compat: bool = False,
-    body: Any = None,
+    body: Body | None = None,
     settings: Settings = Settings(),
     rectify: bool = False,
-) -> None:
+) -> list[str]:
     """Write the frames of the training subjects into <root>/images and the labels into `output`, h36m_train.npz.
 
-    Without a mesh annotation the file has no `pose` and `shape`.
+    Without any mesh annotation the file has no `pose` and `shape`; a sequence without its own is left out. Returns the
+    names of the sequences that could not be converted.
 
     Args:
         root: H36M_ROOT, with S1/MyPoseFeatures, S1/MySegmentsMat, S1/Videos, ...
@@ -121,7 +129,7 @@ def convert(
         rectify: write a turned copy of each annotation that is upside-down
 
     Raises:
-        UserError: no sequence, or a missing or damaged file
+        UserError: no sequence that can be converted, or, if strict, one that cannot
     """
     sequences = find_sequences(root, "train")
     mosh_files: dict[str, Path | None] = dict.fromkeys([sequence.title for sequence in sequences])
@@ -134,22 +142,33 @@ def convert(
         log.warning("%s is missing: joints and boxes are written, pose and shape are not; %s", mosh_root, _MOSH_REMEDY)
     tasks = [_task(sequence, output, mosh_files[sequence.title], paper_compat) for sequence in sequences]
     recorded = {"paper_compat": paper_compat, "mosh": mosh_root.exists()}
-    _convert(tasks, sequences, "Human3.6M train", root, output, settings._replace(recorded=recorded))
+    return _convert(tasks, sequences, "Human3.6M train", root, output, settings._replace(recorded=recorded))
 
 
-def convert_valid(root: Path, protocols: Mapping[int, Path], settings: Settings = Settings()) -> None:
+def convert_valid(root: Path, protocols: Mapping[int, Path], settings: Settings = Settings()) -> list[str]:
     """Write the frames of S9 and S11: protocol 1 all cameras, protocol 2 the frontal one. Arguments as of `convert`.
 
     Args:
         protocols: the file of each protocol
+
+    Returns the names of the sequences that could not be converted, and of a subject that is not there.
     """
     sequences = find_sequences(root, "valid")
+    subjects = {sequence.subject for sequence in sequences}
+    absent = [subject for subject in SUBJECTS["valid"] if subject not in subjects]
+    if absent:
+        log.warning("%s is not in %s, and will be missing from the scores", ", ".join(absent), root)
     tasks = [_task(sequence, protocols[1], None, False) for sequence in sequences]
-    _convert(tasks, sequences, "Human3.6M valid", root, protocols[1], settings)
-    frontal = [task.part for task, sequence in zip(tasks, sequences, strict=True) if sequence.camera == FRONTAL]
-    if frontal and not settings.dry_run:
-        join(frontal, protocols[2], {})
+    missing = _convert(tasks, sequences, "Human3.6M valid", root, protocols[1], settings, absent)
+    frontal = [sequence for sequence in sequences if sequence.camera == FRONTAL]
+    parts = [
+        task.part for task in tasks if task.name in {sequence.title for sequence in frontal} and task.part.exists()
+    ]
+    if parts and not settings.dry_run:
+        lacking = [name for name in missing if name in {*absent, *(sequence.stem for sequence in frontal)}]
+        join(parts, protocols[2], {}, lacking)
         log.info("Human3.6M, protocol 2 is in %s", protocols[2])
+    return missing
 
 
 def find_sequences(root: Path, split: str) -> list[Sequence36]:
@@ -180,21 +199,28 @@ def _mosh_files(sequences: Sequence[Sequence36], mosh_root: Path, paper_compat: 
 
 
 def _task(sequence: Sequence36, output: Path, mosh_file: Path | None, paper_compat: bool) -> Task:
-    part = output.parent / "parts" / output.stem / f"{sequence.subject}_{sequence.name.replace(' ', '_')}.npz"
+    part = output.parent / "parts" / output.stem / f"{sequence.stem}.npz"
     needed = [sequence.joints_3d, sequence.joints_2d, sequence.masks, sequence.video]
     check = functools.partial(missing_files, *needed, *([mosh_file] if mosh_file else []))
     return Task(sequence.title, part, functools.partial(_convert_sequence, sequence, mosh_file, paper_compat), check)
 
 
 def _convert(
-    tasks: list[Task], sequences: list[Sequence36], title: str, root: Path, output: Path, settings: Settings
-) -> None:
+    tasks: list[Task],
+    sequences: list[Sequence36],
+    title: str,
+    root: Path,
+    output: Path,
+    settings: Settings,
+    absent: Sequence[str] = (),
+) -> list[str]:
     """`convert_all`, with a contact sheet for each subject."""
-    convert_all(tasks, title, root, settings._replace(preview=False), output)
+    missing = convert_all(tasks, title, root, settings._replace(preview=False), output, absent=absent)
     if settings.preview and not settings.dry_run:
         for subject in dict.fromkeys(sequence.subject for sequence in sequences):
-            parts = [task.part for task, sequence in zip(tasks, sequences, strict=True) if sequence.subject == subject]
+            parts = [task.part for task in tasks if task.part.exists() and task.part.name.startswith(f"{subject}_")]
             contact_sheet(output.with_name(f"{output.stem}_{subject}.png"), root, sampled(parts, "part"))
+    return missing
 
 
 def _convert_sequence(sequence: Sequence36, mosh_file: Path | None, paper_compat: bool) -> Converted:
@@ -207,9 +233,8 @@ def _convert_sequence(sequence: Sequence36, mosh_file: Path | None, paper_compat
         total = min(total, video_length(sequence.video, _REMEDY))
     frames = np.arange(0, total, _EVERY)
     joints_3d, joints_2d = joints_3d[frames] / 1000, joints_2d[frames]
-    stem = f"{sequence.subject}_{sequence.name.replace(' ', '_')}"
-    names = [f"images/{stem}_{frame + 1:06d}.jpg" for frame in frames]
-    boxes = _boxes(sequence.masks, frames.tolist())
+    names = [f"images/{sequence.stem}_{frame + 1:06d}.jpg" for frame in frames]
+    boxes, size = read_boxes(sequence.masks, frames.tolist())
     centred = joints_3d - joints_3d[:, H36M32.index("Pelvis (MPII)"), None]
     columns = {
         "imgname": np.array(names, dtype=str),
@@ -226,15 +251,23 @@ def _convert_sequence(sequence: Sequence36, mosh_file: Path | None, paper_compat
     check_finite(columns, sequence.joints_3d, _REMEDY)
     # last, because it is what takes long
     for frame, image in video_frames(sequence.video, frames.tolist(), int(frames[-1]) + 1, _REMEDY):
+        _check_size(sequence.video, image.shape[1::-1], size)
         write_image(sequence.root / names[frame // _EVERY], image)
     return Converted(columns, {"between those that are taken": total - len(frames)})
+
+
+def _check_size(video: Path, size: tuple[int, int], masks: tuple[int, int]) -> None:
+    """UserError when frames (width, height) are no masks' size, which may differ by a few px."""
+    if any(abs(found - wanted) > _SIZE_TOLERANCE * wanted for found, wanted in zip(size, masks, strict=True)):
+        found, wanted = (f"{width} x {height}" for width, height in (size, masks))
+        raise UserError(f"{video} is {found} px, its annotation for {wanted}; {_REMEDY}")
 
 
 def read_cdf(file: Path, dimensions: int) -> np.ndarray:
     """Read the variable Pose of a CDF file -> (F,32,dimensions), mm or px; UserError when it cannot be read."""
     existing(file, _REMEDY)
     try:
-        poses = np.asarray(cdflib.CDF(file).varget("Pose"), np.float64)
+        poses = raw_files.read_cdf(file, "Pose")
     except Exception as error:  # cdflib lets whatever a damaged file causes through
         raise UserError(f"{file} cannot be read ({reason_for(error)}); {_REMEDY}") from error
     wanted = len(H36M32) * dimensions
@@ -254,14 +287,24 @@ def _spin_joints(joints: np.ndarray, paper_compat: bool) -> np.ndarray:
     return slipped
 
 
-def _boxes(file: Path, frames: list[int]) -> np.ndarray:
-    """Boxes of a sequence's masks -> (F,3): center x, y in px, scale; each mask is read once."""
+def read_boxes(file: Path, frames: Sequence[int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Boxes of a sequence's masks -> (F,3): center x, y in px, scale; and width and height of the masks.
+
+    Each mask is read once. Raises UserError when the file is missing or damaged.
+    """
     existing(file, _REMEDY)
     try:
         with h5py.File(file) as content:
             references = content["Masks"]
-            return np.array([_box(np.asarray(content[references[frame, 0]]).T) for frame in frames]).reshape(-1, 3)
-    except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            sizes, boxes = [], []
+            for frame in frames:
+                mask = raw_files.hdf5_array(content, references[frame, 0])
+                sizes.append(mask.shape)
+                boxes.append(_box(mask.T))
+            if len(set(sizes)) != 1:
+                raise ValueError(f"masks of {len(set(sizes))} sizes")
+            return np.array(boxes).reshape(-1, 3), sizes[0]
+    except Exception as error:  # h5py lets whatever a damaged file causes through
         raise UserError(f"{file} cannot be read ({reason_for(error)}); {_REMEDY}") from error
 
 
@@ -280,13 +323,21 @@ def read_mosh(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Poses (F,72) axis-angle and betas (10,) of an annotation, as it came or turned; UserError when it is damaged."""
     reader = load_npz if file.suffix == ".npz" else load_pickle
     raw = reader(file, _MOSH_KEYS, _MOSH_REMEDY)
-    poses, betas = (np.asarray(raw[key], np.float64) for key in _MOSH_KEYS)
-    if poses.ndim != 2 or poses.shape[1] != 72 or betas.size < 10:
-        raise UserError(f"{file}: new_poses has shape {poses.shape}, betas {betas.shape}; {_MOSH_REMEDY}")
-    return poses, betas.ravel()[:10]
+    poses, betas = (raw[key] for key in _MOSH_KEYS)
+    try:
+        poses = numbers(poses, (None, 72))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: new_poses {reason_for(error)}; {_MOSH_REMEDY}") from error
+    try:
+        betas = numbers(betas, betas.shape if isinstance(betas, np.ndarray) else (None,)).ravel()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: betas {reason_for(error)}; {_MOSH_REMEDY}") from error
+    if len(betas) < _BETAS:
+        raise UserError(f"{file}: betas has shape {betas.shape} where ({_BETAS},) is needed; {_MOSH_REMEDY}")
+    return poses, betas[:_BETAS]
 
 
-def check_mosh(sequences: Sequence[Sequence36], mosh_root: Path, body: Any, rectify: bool) -> None:
+def check_mosh(sequences: Sequence[Sequence36], mosh_root: Path, body: Body, rectify: bool) -> None:
     """Compare every mesh annotation with the annotated 2D joints, and log the mean distance in px of each.
 
     A body that fits far better after half a turn about the camera's x axis is upside-down. With `rectify` a turned copy
@@ -327,7 +378,7 @@ def _turned_name(file: Path) -> Path:
 
 
 @torch.no_grad()
-def _mosh_joints(body: Any, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
+def _mosh_joints(body: Body, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
     """SPIN joints (F,24,3) m of an annotation."""
     pose = torch.as_tensor(poses, dtype=torch.float32)
     shape = torch.as_tensor(betas, dtype=torch.float32).expand(len(pose), -1)
@@ -366,12 +417,23 @@ def unpack(root: Path) -> None:
         if marker.exists():
             continue
         try:
-            with tarfile.open(archive, "r:gz") as content:
+            # as a stream, for which nothing is reserved that the archive only announces
+            with tarfile.open(archive, "r|gz") as content:
                 for member in content:
-                    place = root / member.name
-                    if not (member.isfile() and place.is_file() and place.stat().st_size == member.size):
-                        content.extract(member, root, filter="data")
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                    _unpack_member(content, member, root)
+        except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
             raise UserError(f"{archive} cannot be unpacked ({reason_for(error)}); download it again") from error
         save_text(marker, "")
     log.info("Human3.6M: %d archives are unpacked in %s", len(archives), root)
+
+
+def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+    """Write a file or folder of an archive, unless it is there; ValueError for anything else.
+
+    The archives of the data set have no links, and a link could lead outside.
+    """
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        raise ValueError(f"{member.name} is neither a file nor a folder")
+    place = root / member.name
+    if not (member.isfile() and place.is_file() and place.stat().st_size == member.size):
+        archive.extract(member, root, filter="data")
