@@ -79,7 +79,7 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
         UserError: a file is missing or damaged, or the checkpoint is of another architecture (says which keys).
     """
     mean_params = load_mean_params(mean_params_file)
-    state = read_weights(checkpoint_file, "get the base model (README, Get started) or name yours by --model_file")
+    state = read_weights(checkpoint_file, "get the base model (README, Benchmarks) or name yours by --model_file")
     # by the last block of the first stage: a third convolution in a block, a third block, or neither
     depth = 50 if "layer1.0.conv3.weight" in state else 34 if "layer1.2.conv1.weight" in state else 18
     hmr = HMR(mean_params, depth, "batch" if "bn1.running_mean" in state else "group")
