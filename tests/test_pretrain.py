@@ -4,12 +4,15 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
+import config
 import pretrain
 import streams
 from models.hmr import load_hmr
 from utils.augmentation import augment
+from utils.errors import UserError
 from utils.joints import JOINTS49
 
 
@@ -77,3 +80,106 @@ def test_augmentation_turns_3d_joints_and_orientation_as_the_picture():
         if np.allclose(before["pose"][3:], after["pose"][3:]):
             turn = Rotation.from_rotvec(after["pose"][:3]) * Rotation.from_rotvec(before["pose"][:3]).inv()
             np.testing.assert_allclose(turn.apply(before["joints_3d"][:, :3]), after["joints_3d"][:, :3], atol=1e-5)
+
+
+@pytest.fixture
+def few_poses(monkeypatch, tmp_path):
+    """The free body with few procedural motions, no motion capture and no rendered footage."""
+    monkeypatch.setattr(pretrain, "_CLIPS", 1)
+    monkeypatch.setattr(pretrain, "_VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(config, "MOCAP_POSES", tmp_path / "mocap.npz")
+    monkeypatch.setattr(config, "DETECTIONS", tmp_path / "detections")
+    return tmp_path
+
+
+def joints_command(folder, *more: str) -> list[str]:
+    sizes = ["--batch_size", "16", "--validate_every", "32"]
+    return ["--name", "base", "--expdir", str(folder), "--source", "joints", *sizes, *more]
+
+
+def test_joints_alone_are_trained_without_pictures_and_go_on_where_they_stopped(few_poses):
+    pretrain.main(joints_command(few_poses, "--images", "32"))
+    pretrain.main(joints_command(few_poses, "--images", "64"))
+    rows = read_log(few_poses)
+    assert [row["images"] for row in rows] == ["0", "32", "64"]
+    assert all(float(row["source_mpjpe_mm"]) > 0 and row["target_mpjpe_mm"] == "" for row in rows)
+    network = load_hmr(streams.DEMO_ASSETS.mean_params, few_poses / "base" / "basemodel.pt")
+    assert network.inputs == ("keypoints_2d",)
+
+
+def test_an_interrupted_training_on_joints_ends_with_the_same_weights(few_poses):
+    pretrain.main(joints_command(few_poses / "whole", "--images", "64"))
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "joint_loss", interrupted_after(3, pretrain.joint_loss))
+        pretrain.main(joints_command(few_poses / "halved", "--images", "64"))
+    pretrain.main(joints_command(few_poses / "halved", "--images", "64"))
+    weights = [
+        torch.load(few_poses / name / "base" / "basemodel.pt", weights_only=True)["model"]
+        for name in ("whole", "halved")
+    ]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], msg=name)
+
+
+def interrupted_after(count: int, function):
+    calls = iter(range(count))
+
+    def call(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
+
+
+def test_motion_capture_is_trained_on_where_it_is_and_some_of_its_clips_are_kept_for_validation(few_poses):
+    made, _ = pretrain.training_poses(0)
+    clips = np.repeat([f"clip{number:02d}" for number in range(16)], 10)
+    recorded = np.repeat(np.arange(16), 10)[:, None, None] * 0.05 + np.zeros((160, 24, 3))
+    np.savez(config.MOCAP_POSES, poses=recorded.astype(np.float16), clip=clips)
+    poses, held_out = pretrain.training_poses(0)
+    assert len(held_out) == 20 and np.unique(held_out.round(2)).tolist() == pytest.approx([0, 0.4])
+    trained = set(np.unique(np.abs(poses[:280]).round(2)).tolist())
+    assert not trained & {0.4} and len(trained) == 14
+    assert len(poses) == 280 + min(140, len(made))
+
+
+def test_joints_are_validated_on_rendered_footage_where_it_is(few_poses):
+    folder = few_poses / "detections"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(-0.5, 0.5, (5, 49, 3)).astype(np.float32)
+    keypoints[..., 2] = 1
+    np.savez(folder / "1.npz", keypoints_2d=keypoints, joints=rng.normal(0, 0.3, (5, 49, 3)))
+    pretrain.main(joints_command(few_poses, "--images", "16"))
+    assert all(float(row["target_mpjpe_mm"]) > 0 for row in read_log(few_poses))
+
+
+def test_flags_of_pictures_are_refused_for_joints(few_poses):
+    with pytest.raises(UserError, match=r"--depth is not for --source joints, which has no pictures"):
+        pretrain.main(joints_command(few_poses, "--depth", "50"))
+
+
+def test_the_limbs_scores_ignore_place_and_the_aligned_one_turn_and_size():
+    rng = np.random.default_rng(0)
+    given = rng.normal(0, 0.3, (3, 49, 3))
+    turn = Rotation.from_rotvec([0.3, 0.2, 1]).as_matrix()
+    scores = pretrain.limb_scores(given + [1, 2, 3], given)
+    np.testing.assert_allclose([scores["mpjpe"], scores["pampjpe"]], 0, atol=1e-9)
+    scores = pretrain.limb_scores(1.2 * given @ turn.T, given)
+    assert (scores["mpjpe"] > 50).all()
+    np.testing.assert_allclose(scores["pampjpe"], 0, atol=1e-9)
+
+
+def test_image_and_joints_are_trained_together_from_both_weights(few_poses, world, arguments):
+    pretrain.main([*arguments, "--images", "4"])
+    base = few_poses / "base"
+    image = base.rename(few_poses / "image") / "basemodel.pt"
+    pretrain.main(joints_command(few_poses, "--images", "16"))
+    joints = base.rename(few_poses / "joints") / "basemodel.pt"
+    pretrain.main([*arguments, "--images", "4", "--model_file", str(image), "--joints_file", str(joints)])
+    network = load_hmr(world.stream.assets.mean_params, base / "basemodel.pt")
+    assert network.inputs == ("image", "keypoints_2d")
+    assert [row["images"] for row in read_log(few_poses)] == ["4"]
+    with pytest.raises(UserError, match=r"--joints_file .*basemodel\.pt is given image and keypoints_2d"):
+        pretrain.main([*arguments, "--name", "other", "--joints_file", str(base / "basemodel.pt")])

@@ -183,6 +183,22 @@ def joint_names(confidence: Iterable[float]) -> str:
     return ", ".join(reversed(names.values())) or "none"
 
 
+# what detectors find: OpenPose's joints without those that it computes from others
+DETECTED23 = [name for name in OPENPOSE25 if name]
+
+
+def _spin_twin(name: str) -> str:
+    """SPIN's joint of the same name, `Right Hip` for `OP RHip`; the name itself where there is none."""
+    side = {"R": "Right ", "L": "Left "}.get(name[3], "")
+    twin = side + name[3 + bool(side) :]
+    return twin if twin in SPIN24 else name
+
+
+SPIN_TWINS = rows(map(_spin_twin, DETECTED23), JOINTS49)  # for data that have only SPIN's rows
+
+# the limbs' joints that every data set and detector has
+LIMBS12 = [f"OP {side}{part}" for side in "RL" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")]
+
 # where things stand among the 49 and the 24
 SPIN = slice(len(BODY25), len(JOINTS49))
 HIPS = slice(list(SPIN24).index("Right Hip"), list(SPIN24).index("Left Hip") + 1)  # neighbours among the 24

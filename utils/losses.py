@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.joints import CONFIDENT, HIPS, SPIN
+from utils.joints import CONFIDENT, HIPS, JOINTS49, LIMBS12, SPIN, rows
 from utils.structures import Prediction
 
 # weights of SPIN's loss on a labelled sample
@@ -84,3 +84,51 @@ def labelled(
 def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """Sum of those terms that have a weight, each times it."""
     return torch.stack([weight * terms[name] for name, weight in weights.items() if name in terms]).sum()
+
+
+# weights of the loss on what is lifted from 2D joints
+LIFTED_WEIGHTS = {"kp3d": 1.0, "bones": 1.0, "kp2d": 1.0, "pose": 0.3, "betas": 0.001}
+_FACE = ("Eye", "Ear", "Jaw (H36M)", "Head (H36M)", "Top of Head (LSP)", "Nose")
+LIFTED_JOINTS = [2.0 if name in LIMBS12 else 0.5 if name.endswith(_FACE) else 1.0 for name in JOINTS49]
+_HIPS = rows(["OP RHip", "OP LHip"], JOINTS49)
+BONES = [
+    rows(names, JOINTS49)
+    for names in (
+        *((f"OP {s}Shoulder", f"OP {s}Elbow") for s in "RL"),
+        *((f"OP {s}Elbow", f"OP {s}Wrist") for s in "RL"),
+        *((f"OP {s}Hip", f"OP {s}Knee") for s in "RL"),
+        *((f"OP {s}Knee", f"OP {s}Ankle") for s in "RL"),
+        *((f"OP {s}Hip", f"OP {s}Shoulder") for s in "RL"),
+        *((f"OP R{part}", f"OP L{part}") for part in ("Hip", "Shoulder")),
+        ("Thorax (MPII)", "OP Nose"),
+    )
+]
+_NEAR_ZERO = 1e-6  # m^2, where a distance has no gradient
+_FARTHEST = 1.0  # of the crop, beyond which a projected joint is not pulled
+
+
+def lifted(joints: Tensor, keypoints_2d: Tensor, target: Tensor, target_2d: Tensor) -> dict[str, Tensor]:
+    """Distances, not squared, of joints (B,49,3) m and their projections (B,49,2) from the true ones.
+
+    Where depth cannot be told, the mean of what it might be has bones that are too short; a distance is least at one
+    that might be true.
+    """
+    weights = joints.new_tensor(LIFTED_JOINTS)
+    in_space = _distance(_about_hips(joints) - _about_hips(target))
+    in_picture = _distance(keypoints_2d - target_2d).clamp(max=_FARTHEST)
+    start, end = zip(*BONES, strict=True)
+    bones = (joints[:, end] - joints[:, start]) - (target[:, end] - target[:, start])
+    return {
+        "kp3d": (weights * in_space).mean(),
+        "kp2d": (weights * in_picture).mean(),
+        "bones": _distance(bones).mean(),
+    }
+
+
+def _distance(away: Tensor) -> Tensor:
+    return torch.sqrt((away**2).sum(-1) + _NEAR_ZERO)
+
+
+def _about_hips(joints: Tensor) -> Tensor:
+    """Joints (B,49,3) with the middle of the hips at the origin."""
+    return joints - joints[:, _HIPS].mean(dim=1, keepdim=True)

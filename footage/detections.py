@@ -1,0 +1,79 @@
+"""Rendered footage as a detector sees it, beside the truth: to measure what detectors do wrong, and to validate on."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from footage.video import Footage, Video
+from utils.errors import UserError
+from utils.files import load_npz, save_npz
+from utils.joints import CONFIDENT, JOINTS49
+
+log = logging.getLogger("boa")
+
+_TRUTH = {"pose": "pose", "betas": "shape", "gender": "gender", "joints": "smpl_j3d", "exact_px": "smpl_j2d"}
+_COLUMNS = ("keypoints_2d", "keypoints_px", "sequence", *_TRUTH)
+_REMEDY = "run process_data.py --dataset detections again"
+_SOMEBODY_ELSE = 0.3  # of the person's height, from which a detection is another person's
+
+
+def detect(stream: Path, output: Path) -> int:
+    """Run MediaPipe over a rendered stream and write what it found, with the truth, into one file.
+
+    Args:
+        stream: as synthetic.stream.write_stream makes it
+        output: gets, for N frames, keypoints_2d (N,49,3) of the crop, keypoints_px (N,49,3), sequence (N,), pose
+            (N,72), betas (N,10), gender (N,) m or f, joints (N,49,3) m, exact_px (N,49,3)
+
+    Returns:
+        the number of frames, which lack those in which the person was not found, or somebody else
+
+    Raises:
+        UserError: MediaPipe is not installed, a file is missing, or nobody was found anywhere
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for file in sorted((stream / "3dpw_vid").glob("*.npz")):
+        truth = load_npz(file, _TRUTH.values(), _REMEDY)
+        footage = Footage(Video(str(stream / "imageFiles" / file.stem)), "mediapipe")
+        try:
+            for frame in footage.prepared():
+                _add(columns, frame, truth)
+        except UserError as error:  # nobody can be followed in this clip
+            log.warning("%s ends early: %s", file.stem, error)
+    if not columns["sequence"]:
+        raise UserError(f"nobody was found in {stream}; render it with another --seed")
+    save_npz(output, **{name: np.array(values) for name, values in columns.items()})
+    return len(columns["sequence"])
+
+
+def _add(columns: dict[str, list[Any]], frame: dict[str, Any], truth: dict[str, np.ndarray]) -> None:
+    """Append a frame to the columns if the person was found in it."""
+    if "keypoints_2d" not in frame or frame["bridged"]:
+        return
+    row = {name: truth[key][int(frame["index"])] for name, key in _TRUTH.items()}
+    row |= {name: frame[name][0].numpy() for name in ("keypoints_2d", "keypoints_px")}
+    row["sequence"] = frame["sequence"][0]
+    seen = row["keypoints_px"][:, 2] > CONFIDENT
+    away = np.linalg.norm(row["keypoints_px"][seen, :2] - row["exact_px"][seen, :2], axis=1)
+    if np.median(away) < _SOMEBODY_ELSE * np.ptp(row["exact_px"][:, :2], axis=0).max():
+        for name, values in columns.items():
+            values.append(row[name])
+
+
+def read_detections(folder: Path) -> dict[str, Tensor]:
+    """keypoints_2d (N,49,3) and joints (N,49,3) m of all files of `detect` in a folder; nothing without any file.
+
+    Raises UserError for a damaged file.
+    """
+    files = sorted(folder.glob("*.npz"))
+    shape = (len(JOINTS49), 3)
+    arrays = {name: [load_npz(file, [name], _REMEDY)[name] for file in files] for name in ("keypoints_2d", "joints")}
+    for parts in arrays.values():
+        for file, part in zip(files, parts, strict=True):
+            if part.shape[1:] != shape:
+                raise UserError(f"{file} holds joints of shape {part.shape[1:]} where {shape} is needed; {_REMEDY}")
+    return {name: torch.from_numpy(np.concatenate(parts)).float() for name, parts in arrays.items() if parts}
