@@ -66,14 +66,14 @@ class CroppedFrames(Dataset):
     def part(self, stride: int, max_frames: int) -> "CroppedFrames":
         """Every `stride`-th frame, `max_frames` of them at most (0: all); `index` stays the row among all."""
         rows = np.arange(0, len(self), stride)[: max_frames or None]
-        part = CroppedFrames(self.images, {name: column[rows] for name, column in self.columns.items()}, self.origin)
+        part = type(self)(self.images, {name: column[rows] for name, column in self.columns.items()}, self.origin)
         part.rows, part.step = self.rows[rows], self.step * stride
         return part
 
     def without(self, name: str) -> "CroppedFrames":
         """The same frames without one of the columns."""
         columns = {other: column for other, column in self.columns.items() if other != name}
-        return CroppedFrames(self.images, columns, self.origin)
+        return type(self)(self.images, columns, self.origin)
 
     def __len__(self) -> int:
         return len(self.columns["imgname"])
