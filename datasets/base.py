@@ -151,7 +151,7 @@ class CroppedFrames(Dataset):
         return self._with({other: column for other, column in self.columns.items() if other != name})
 
     def _with(self, columns: Mapping[str, np.ndarray]) -> "CroppedFrames":
-        return CroppedFrames(self.images, columns, self.origin, self.missing, self.annotation)
+        return type(self)(self.images, columns, self.origin, self.missing, self.annotation)
 
     def __len__(self) -> int:
         return len(self.columns["imgname"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from utils.image import BOX_UNIT
-from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, LSP14, PELVIS, SPIN, SPIN24, rows
+from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, JOINTS49, LIMBS, LSP14, PELVIS, SPIN, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
 from utils.structures import Body, Frame, Prediction
 
@@ -68,6 +68,21 @@ def score_joints(
 
 score_3dhp = functools.partial(score_joints, names=COMMON17)
 score_h36m = functools.partial(score_joints, names=LSP14)
+
+
+def score_multiview(prediction: Prediction, frame: Frame, bodies: Mapping[str, Body], regressor: Tensor) -> Scored:
+    """Scores against the twelve joints of the limbs, which somebody triangulated, around the middle of the hips.
+
+    Args:
+        prediction: `joints` (B,49,3), `keypoints_2d` (B,49,2)
+        frame: `joints_3d` (B,24,4) metres, `keypoints_2d` (B,49,3)
+        bodies, regressor: not needed; the skeleton's own joints are nearer to the detector's than regressed ones
+    """
+    limbs = prediction.joints[:, rows(LIMBS.values(), JOINTS49)].cpu().numpy().astype(np.float64)
+    annotated = frame["joints_3d"][:, rows(LIMBS, SPIN24), :3].cpu().numpy().astype(np.float64)
+    hips = rows(["Right Hip", "Left Hip"], LIMBS)
+    predicted, given = (joints - joints[:, hips].mean(1, keepdims=True) for joints in (limbs, annotated))
+    return predicted, given, _joint_scores(predicted, given) | _image_scores(prediction, frame)
 
 
 def _annotated_meshes(frame: Frame, bodies: Mapping[str, Body]) -> tuple[Tensor, Tensor]:

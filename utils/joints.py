@@ -90,6 +90,9 @@ H36M17 = [
 COMMON17 = [*list(SPIN24)[:13], "Head (H36M)", "Pelvis (MPII)", "Spine (H36M)", "Jaw (H36M)"]
 LSP14 = COMMON17[:14]
 
+# the twelve joints of the limbs: SPIN's name -> OpenPose's, which is the joint of the skeleton itself
+LIMBS = {name: f"OP {name[0]}{name.split()[1]}" for name in list(SPIN24)[:12]}
+
 # raw skeletons of the data sets, "" where a row has no counterpart among the 17
 H36M32 = [
     "",
