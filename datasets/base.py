@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset, default_collate
 from utils.errors import UserError
 from utils.image import Crop, normalise, read_rgb
 from utils.joints import JOINTS49, SPIN24
+from utils.prefetch import ahead
 from utils.structures import Frame
 
 # what a column holds per frame, for the check at the door
@@ -118,15 +118,3 @@ def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> I
     frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
     return ahead(default_collate([dataset[index] for index in group]) for group in groups)
-
-
-def ahead(items: Iterator[Frame]) -> Iterator[Frame]:
-    """The same items, the next one prepared by a thread meanwhile.
-
-    A thread, not a process: it reports an unreadable file as it is, and needs no shared memory.
-    """
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        upcoming = reader.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = reader.submit(next, items, None)
-            yield item
