@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from footage.video import VideoFrame
+from footage.sources import VideoFrame
 from utils.joints import CONFIDENT, JOINTS49, same_joint_rows
 
 MIN_JOINTS = 4  # confident ones among TRUNK_AND_LIMBS, that a person must have to be followed
@@ -25,14 +25,24 @@ class Detector(Protocol):
     def detect_near(self, frame: VideoFrame, box: np.ndarray) -> Iterator[np.ndarray]:
         """People (N,49,3) around a box (center x, y, side; px), then from ever farther, for who looks for somebody."""
 
+    def facts(self) -> dict[str, object]:
+        """What was not as it should be up to now, for summary.json."""
+
+    def warnings(self) -> list[str]:
+        """The same in words, for who started the run."""
+
 
 def to_joints49(points: np.ndarray, table: Sequence[str]) -> np.ndarray:
-    """Joints (N,R,3) of a detector, in the order of its table -> people (N,49,3); the same joint fills all its rows."""
+    """Joints (N,R,3) of a detector, in the order of its table -> people (N,49,3); the same joint fills all its rows.
+
+    What has no confidence, or lies at 0, 0, was not found.
+    """
     people = np.zeros((len(points), len(JOINTS49), 3))
     for row, name in enumerate(table):
         if name:
             people[:, same_joint_rows(name)] = points[:, row, None]
-    people[~np.isfinite(people).all(axis=2) | (people[..., 2] <= 0)] = 0
+    is_found = np.isfinite(people).all(axis=2) & (people[..., 2] > 0) & people[..., :2].any(axis=2)
+    people[~is_found] = 0
     return people
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from footage.detection import is_person, stack, to_joints49
-from footage.video import VideoFrame
+from footage.sources import VideoFrame
 from utils.errors import UserError
 from utils.joints import MEDIAPIPE33
 
@@ -65,6 +65,14 @@ class MediaPipe:
         self.following = False
         yield self._around(self.still, frame.rgb, box[:2], FAR * box[2])
         yield self._detect(self.still, frame.rgb)
+
+    def facts(self) -> dict[str, object]:
+        """Nothing."""
+        return {}
+
+    def warnings(self) -> list[str]:
+        """Nothing."""
+        return []
 
     def _around(self, pose: "Pose", rgb: np.ndarray, center: np.ndarray, side: float) -> np.ndarray:
         """Look at a square of the image, black where it leaves it."""

@@ -17,8 +17,9 @@ from PIL import Image
 from footage.detection import MIN_JOINTS, Detector, is_person, stack
 from footage.keypoints import KeypointFiles
 from footage.mediapipe import MediaPipe
+from footage.sources import VideoFrame
 from footage.tracking import SteadyBox, Tracker, box_of, prominence
-from footage.video import Video, VideoFrame
+from footage.video import Video
 from utils.device import has_screen
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -29,15 +30,17 @@ from utils.structures import Frame
 
 START_FRAMES = 10  # in which it is decided whom to follow
 LONGEST_GAP = 10  # frames without the person that are bridged
+SMALLEST_BOX = 4.0  # px, side of a person who can be followed
+_LARGEST_PATCH = 4096  # px, side of what is cut out of an image; larger boxes are cut out of a smaller copy
 
 
-def open_detector(keypoints: str, video: Video) -> Detector:
-    """Open what `--keypoints` names: mediapipe, a file or a folder.
+def open_detector(keypoints: str, video: Video, first_frame: int = -1) -> Detector:
+    """Open what `--keypoints` names: mediapipe, a file, or a folder; its first entry is of `first_frame` (-1: find it).
 
     Raises UserError when MediaPipe is not installed, or a file is missing or damaged, of another format, or without
-    people.
+    people, or when it is not clear which frames its entries are of.
     """
-    return MediaPipe() if keypoints == "mediapipe" else KeypointFiles(Path(keypoints), video.numbered)
+    return MediaPipe() if keypoints == "mediapipe" else KeypointFiles(Path(keypoints), video, first_frame)
 
 
 class Footage:
@@ -47,19 +50,33 @@ class Footage:
         video: its frames
         keypoints: `mediapipe`, or the file or folder of OpenPose or AlphaPose
         person: the number of whom to follow, as `list_people` shows it; 0: the largest and most central at the start
+        first_frame: number of the frame, from 0, that the first entry of keypoint files is of; -1: find it
 
     Attributes:
-        frames: how many there will be, None if unknown; rate: frames/s; name: of the video
+        rate: frames/s; name: of the video
 
     Raises:
         UserError: see `open_detector`
     """
 
-    def __init__(self, video: Video, keypoints: str, person: int = 0) -> None:
+    def __init__(self, video: Video, keypoints: str, person: int = 0, first_frame: int = -1) -> None:
         self.video, self.person = video, person
-        self.detector = open_detector(keypoints, video)
+        self.detector = open_detector(keypoints, video, first_frame)
         self.keypoints = keypoints
-        self.frames, self.rate, self.name = video.frames, video.rate, video.name
+        self.rate, self.name = video.rate, video.name
+
+    @property
+    def frames(self) -> int | None:
+        """How many there will be, None if unknown; once all were given, how many there were."""
+        return self.video.frames
+
+    def facts(self) -> dict[str, object]:
+        """What was not as it should be up to now in video and keypoints, for summary.json."""
+        return {**self.video.facts(), **self.detector.facts()}
+
+    def warnings(self) -> list[str]:
+        """The same in words, a line each, for who started the run."""
+        return [*self.video.warnings(), *self.detector.warnings()]
 
     def __iter__(self) -> Iterator[Frame]:
         """Batches of one frame.
@@ -125,7 +142,7 @@ def _cropped(followed: Followed, box: np.ndarray) -> Frame:
     crop = Crop(box[:2], box[2] / BOX_UNIT)
     low, high = crop.corners
     return {
-        "image": torch.from_numpy(normalise(crop.image(followed.frame.rgb))[None]),
+        "image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None]),
         "keypoints_2d": torch.from_numpy(crop.exact_points(followed.person)[None]),
         # of what was cut, which begins at whole pixels; from the edge of the image
         "center": torch.from_numpy((low + high)[None] / 2),
@@ -133,6 +150,14 @@ def _cropped(followed: Followed, box: np.ndarray) -> Frame:
         "keypoints_px": torch.from_numpy(followed.person.astype(np.float32)[None]),
         "bridged": torch.tensor([followed.bridged]),
     }
+
+
+def _cut(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """What an image (H,W,3) shows in a box (3,), (224,224,3) in 0-255, whatever its size."""
+    zoom = min(1.0, _LARGEST_PATCH / box[2])
+    if zoom < 1:
+        rgb = cv2.resize(rgb, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    return Crop(box[:2] * zoom, box[2] * zoom / BOX_UNIT).image(rgb)
 
 
 def follow(
@@ -173,7 +198,7 @@ def follow(
 def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.ndarray:
     """Those of the found (N,49,3) who can be followed, the most prominent first."""
     seen[:] = np.maximum(seen, found[..., 2].max(axis=0, initial=0))
-    people = [person for person in found if is_person(person)]
+    people = [person for person in found if is_person(person) and box_of(person)[2] >= SMALLEST_BOX]
     return stack(sorted(people, key=lambda person: -prominence(person, frame.rgb.shape[:2])))
 
 

@@ -10,7 +10,7 @@ from videos import FRAMES, OPENPOSE_NAMES, Clip, complaint, encode, stream_of
 
 from footage.detection import to_joints49
 from footage.keypoints import KeypointFiles
-from footage.video import VideoFrame
+from footage.video import Video
 from utils.image import Crop
 from utils.joints import COCO17, HALPE26, JOINTS49, MEDIAPIPE33, rows
 
@@ -40,7 +40,8 @@ def test_the_middles_of_openpose_are_left_out_since_the_body_has_them_elsewhere(
     by_name = dict(zip(OPENPOSE_NAMES, numbers, strict=True))
     middle = (by_name["OP RShoulder"] + by_name["OP LShoulder"])[:2] / 2
     assert np.abs(by_name["OP Neck"][:2] - middle).max() < 1  # px: it says nothing that the shoulders do not
-    person = KeypointFiles(file, numbered=False).detect_all(VideoFrame(0, 0.0, "im1010.jpg", np.zeros((1, 1, 3))))[0]
+    photograph = Video(str(CLIPS / "im1010.jpg"))
+    person = KeypointFiles(file, photograph).detect_all(next(iter(photograph)))[0]
     others = [row for row, name in enumerate(OPENPOSE_NAMES) if name not in ("OP Neck", "OP MidHip")]
     np.testing.assert_allclose(person[others], numbers[others])
     assert not person[rows(["OP Neck", "OP MidHip"], JOINTS49)].any()
@@ -95,8 +96,8 @@ def test_pictures_find_their_joints_by_name_and_a_clip_by_number_from_0_or_1(cli
         ('[{"fish": 1}]', "is not AlphaPose's: an entry has no image_id"),
         ('[{"image_id": "0.jpg", "keypoints": "fish"}]', "not x, y, confidence"),
         ('[{"image_id": "a.jpg", "keypoints": ' + str([0.5] * 51) + "}]", "a.jpg has no number"),
-        ('[{"image_id": "0.jpg", "keypoints": ' + str([0.5] * 408) + "}]", "holds 136 joints a person; 17 (COCO)"),
-        ('{"people": [{"pose_keypoints_2d": ' + str([0.5] * 54) + "}]}", "holds 18 joints a person; 25 are needed"),
+        ('[{"image_id": "0.jpg", "keypoints": ' + str([0.5] * 63) + "}]", "holds 21 joints a person; what can be read"),
+        ('{"people": [{"face_keypoints_2d": []}]}', "no pose_keypoints_2d or pose_keypoints, only 'face_keypoints_2d'"),
     ],
 )
 def test_files_that_are_no_keypoints(clip, tmp_path, content, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from videos import Clip, complaint, encode
 
-from footage import video
+from footage import sources
 from footage.video import Video
 from utils.errors import UserError
 from utils.joints import COCO17
@@ -59,7 +59,7 @@ def test_start_stop_stride_and_max_frames_choose_frames(tmp_path):
 
 def test_a_camera_is_a_stream_without_end(monkeypatch, clip):
     opened = cv2.VideoCapture(str(clip.file))
-    monkeypatch.setattr(video.cv2, "VideoCapture", lambda number: opened)
+    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda number: opened)
     camera = Video("0")
     assert camera.is_camera and camera.frames is None and camera.name == "camera0"
     reference = next(iter(Video(str(clip.pictures)))).rgb
@@ -96,13 +96,13 @@ def test_a_clip_that_is_cut_off_gives_what_it_has(clip, tmp_path):
 def test_pictures_of_several_sizes(clip, tmp_path):
     for name, size in (("a.png", 300), ("b.png", 400)):
         cv2.imwrite(str(tmp_path / name), np.zeros((size, size, 3), np.uint8))
-    (tmp_path / "k.json").write_text(clip.alphapose(COCO17).read_text())
+    (tmp_path / "k.json").write_text(clip.alphapose(COCO17).read_text().replace("0.jpg", "a.jpg"))
     assert "b.png is 400x400 px where the frames before are 300x300" in complaint(tmp_path, tmp_path / "k.json")
 
 
 def test_a_range_without_frames_and_a_folder_without_pictures(clip, tmp_path):
     assert "has no frame from --start 9 to" in complaint(clip.file, clip.openpose(), start=9.0)
-    assert "holds no picture" in complaint(tmp_path, clip.openpose())
+    assert "holds no image" in complaint(tmp_path, clip.openpose())
 
 
 def test_a_camera_that_is_not_there():

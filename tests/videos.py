@@ -12,7 +12,8 @@ from places import DEMO
 
 from footage.detection import to_joints49
 from footage.people import Footage
-from footage.video import Video, VideoFrame
+from footage.sources import VideoFrame
+from footage.video import Video
 from synthetic import stream as synthetic
 from utils.errors import UserError
 from utils.joints import BODY25, COCO17, JOINTS49, rows
