@@ -20,7 +20,7 @@ from utils.files import existing, safe_name
 
 _BELIEVED_RATES = (0.01, 240.0)  # frames/s; a browser's recording says 1000
 _MOST_PIXELS = 2**26  # of a frame; beyond are the sizes of damaged headers
-_GIVE_UP = 10  # errors of the container in a row, after which it is not read on
+_GIVE_UP = 10  # errors in a row, after which a file is not read on
 _UNEQUAL = 0.01  # by which a measured rate must differ from the announced one to be taken, of it
 
 
@@ -88,7 +88,7 @@ class VideoFile:
 
     def _decode(self, packet: Packet) -> Iterator[av.VideoFrame]:
         is_last = packet.dts is None and not packet.size  # it asks for what the decoder keeps back
-        while True:
+        for _ in range(_GIVE_UP if is_last else 1):
             try:
                 yield from packet.decode()
                 return
@@ -96,8 +96,6 @@ class VideoFile:
                 return
             except av.FFmpegError:
                 self._note_damage(packet)
-                if not is_last:
-                    return
 
     def _note_damage(self, packet: Packet | None) -> None:
         self.errors += 1
@@ -144,6 +142,8 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if not streams:
         others = sorted({stream.type for stream in container.streams} - {"video"})
         raise UserError(f"{path} holds no video, only {' and '.join(others) or 'images'}")
+    if streams[0].codec_context is None:
+        raise UserError(f"{path} holds video of a kind that cannot be decoded; save it as MP4 (H.264)")
     streams[0].codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
     return container, streams[0]
 

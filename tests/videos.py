@@ -70,13 +70,24 @@ def make_clip(folder: Path) -> Clip:
     return Clip(folder, joints)
 
 
-def encode(path: Path, times: list[int], rotation: int = 0, size: tuple[int, int] = (64, 48), **options: str) -> Path:
-    """A clip whose frame i is of grey 20 * i, but for a white upper left corner, shown at `times` in 1/100 s."""
+def encode(
+    path: Path,
+    times: list[int],
+    rotation: int = 0,
+    size: tuple[int, int] = (64, 48),
+    codec: str = "libx264",
+    codec_options: dict[str, str] | None = None,
+    **options: str,
+) -> Path:
+    """A clip whose frame i is of grey 20 * i, but for a white upper left corner, shown at `times` in 1/100 s.
+
+    `options` are the container's.
+    """
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=100)
+        stream = container.add_stream(codec, rate=100)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 100)
-        stream.options = {"crf": "1"}
+        stream.options = codec_options or ({"crf": "1"} if codec == "libx264" else {})
         if rotation:
             stream.set_display_rotation(rotation)
         for index, time in enumerate(times):
