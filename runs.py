@@ -192,7 +192,8 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
 
 def _footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
     """`--video` with its 2D joints."""
-    from footage.video import Footage, Video
+    from footage.people import Footage
+    from footage.video import Video
 
     video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
     return Footage(video, options.keypoints, options.person)
@@ -216,10 +217,10 @@ def open_footage_source(assets: streams.Assets) -> CroppedFrames:
 
 def list_people(options: RunOptions) -> str:
     """Write an image of who is in `--video`, with numbers -> what to tell the user."""
-    from footage import video
+    from footage import people
 
     image = run_folder(options.expdir, options.name).with_name(f"{options.name}_people.png")
-    return video.list_people(_footage(options), image)
+    return people.list_people(_footage(options), image)
 
 
 def _bodies(assets: streams.Assets, genders: tuple[str, ...], device: torch.device) -> dict[str, SMPL]:

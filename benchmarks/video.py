@@ -17,8 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import config
-from footage.results import PANEL
-from footage.video import Footage, Video
+from footage.overlay import PANEL
+from footage.people import Footage
+from footage.video import Video
 from synthetic.body import Body
 from utils.errors import run_command
 from utils.image import BOX_UNIT

@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from utils.errors import UserError
 from utils.files import load_npz
 from utils.image import BOX_UNIT, Crop, normalise, read_rgb
 from utils.joints import BODY25, JOINTS49, SPIN24
+from utils.prefetch import ahead
 from utils.structures import Frame
 
 # what a column of a processed file holds per frame
@@ -197,15 +197,3 @@ def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> I
     frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
     return ahead(default_collate([dataset[index] for index in group]) for group in groups)
-
-
-def ahead(items: Iterator[Frame]) -> Iterator[Frame]:
-    """The same items, the next one prepared by a thread meanwhile.
-
-    A thread, not a process: it reports an unreadable file as it is, and needs no shared memory.
-    """
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        upcoming = reader.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = reader.submit(next, items, None)
-            yield item

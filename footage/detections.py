@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from footage.video import Footage, Video
+from footage.people import Footage
+from footage.video import Video
 from utils.errors import UserError
 from utils.files import load_npz, save_npz
 from utils.joints import CONFIDENT, JOINTS49

@@ -6,19 +6,24 @@ forward, turned by 180 degrees about x. The skin has the clip's mean shape and n
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from utils.files import save_text, write_atomically
+from utils.errors import UserError
+from utils.files import write_atomically
 from utils.joints import SMPL24
 from utils.kinematics import forward_kinematics
 
 _FLOAT, _UNSIGNED_BYTE, _UNSIGNED_INT = 5126, 5121, 5125  # glTF's numbers for them
 _TYPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
 _TURN = np.diag([1.0, -1.0, -1.0])  # from the camera's axes to those of the files
+_SHORT = 0.1  # quantile of the steps between frames, that counts as short
+_ALIKE = 0.25  # by which steps may differ, of a step
+_MOST_LINES, _LINES_AT_ONCE = 1_000_000, 4096
 
 
 class Clip(NamedTuple):
@@ -140,19 +145,52 @@ def _quaternions(rotmat: np.ndarray) -> np.ndarray:
 
 
 def save_bvh(path: Path, clip: Clip) -> None:
-    """Write skeleton and animation at the clip's mean frame rate, metres; UserError when it cannot be written."""
-    count = len(clip.times)
-    step = (clip.times[-1] - clip.times[0]) / (count - 1) if count > 1 else 1.0
-    rotmat = clip.rotmat.copy()
+    """Write skeleton and animation, metres; UserError when it cannot be written.
+
+    BVH has one frame time for all: that of the clip's shorter steps. Each frame comes at the line nearest to its time,
+    what lies between two, as in a gap, is interpolated, as programs do with a glTF file.
+    """
+    step = _frame_time(clip.times)
+    lines, last = np.unique(np.round((clip.times - clip.times[0]) / step)[::-1], return_index=True)
+    keys = len(clip.times) - 1 - last  # of two at one line, the later
+    count = int(lines[-1]) + 1
+    if count > _MOST_LINES:
+        raise UserError(f"{path} would have {count} frames of {step:.3f} s each, mostly gap; take --export glb")
+    head = ["HIERARCHY", *_hierarchy(clip, 0, ""), "MOTION", f"Frames: {count}", f"Frame Time: {step:.8f}"]
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w") as file:
+            file.write("\n".join(head) + "\n")
+            for start in range(0, count, _LINES_AT_ONCE):
+                wanted = np.arange(start, min(start + _LINES_AT_ONCE, count))
+                file.writelines(_motion(clip, np.interp(wanted, lines, np.arange(len(keys))), keys))
+
+    write_atomically(path, write)
+
+
+def _frame_time(times: np.ndarray) -> float:
+    """The constant step, s, that comes nearest to times (N,): the mean of those that are about as long as the short."""
+    steps = np.diff(times)
+    if not len(steps):
+        return 1.0
+    short = np.quantile(steps, _SHORT)
+    return float(steps[np.abs(steps - short) <= _ALIKE * short].mean())
+
+
+def _motion(clip: Clip, places: np.ndarray, keys: np.ndarray) -> Iterator[str]:
+    """BVH's lines for places (N,) among the frames of the clip that are `keys`, and between two of these."""
+    before = np.floor(places).astype(int)
+    low, high = keys[before], keys[np.minimum(before + 1, len(keys) - 1)]
+    fraction = (places - before)[:, None]
+    start, end = (Rotation.from_matrix(clip.rotmat[frames].reshape(-1, 3, 3)) for frames in (low, high))
+    turns = (start.inv() * end).as_rotvec() * np.repeat(fraction, len(clip.joints), axis=0)
+    rotmat = (start * Rotation.from_rotvec(turns)).as_matrix().reshape(len(places), -1, 3, 3)
     rotmat[:, 0] = _TURN @ rotmat[:, 0]
-    angles = Rotation.from_matrix(rotmat.reshape(-1, 3, 3)).as_euler("ZYX", degrees=True).reshape(count, -1)
-    places = (clip.joints[0] + clip.translation) @ _TURN.T
-    order = _depth_first(clip.parents)
-    columns = np.concatenate([np.arange(3) + 3 * joint for joint in order])
-    lines = ["HIERARCHY", *_hierarchy(clip, 0, ""), "MOTION", f"Frames: {count}", f"Frame Time: {step:.8f}"]
-    for place, turns in zip(places, angles[:, columns], strict=True):
-        lines.append(" ".join(f"{number:.6f}" for number in (*place, *turns)))
-    save_text(path, "\n".join(lines) + "\n")
+    angles = Rotation.from_matrix(rotmat.reshape(-1, 3, 3)).as_euler("ZYX", degrees=True).reshape(len(places), -1)
+    translation = (1 - fraction) * clip.translation[low] + fraction * clip.translation[high]
+    columns = np.concatenate([np.arange(3) + 3 * joint for joint in _depth_first(clip.parents)])
+    for place, numbers in zip((clip.joints[0] + translation) @ _TURN.T, angles[:, columns], strict=True):
+        yield " ".join(f"{number:.6f}" for number in (*place, *numbers)) + "\n"
 
 
 def _depth_first(parents: np.ndarray, joint: int = 0) -> list[int]:

@@ -1,232 +1,292 @@
-"""2D keypoints that somebody's detector found: MediaPipe here and now, or files of OpenPose and AlphaPose.
+"""2D keypoints in files that a detector left, OpenPose's or AlphaPose's: which of them belong to which frame."""
 
-Every reader gives people (N,49,3): x and y in px of the image, the centre of the first pixel at 0, and confidence; the
-rows are those of utils.joints.JOINTS49. A joint that the detector does not have, or did not find, is 0, 0, 0.
-"""
-
-import contextlib
-import json
-import os
+import logging
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import numpy as np
 
+from footage.detection import stack
+from footage.fit import Fit
+from footage.formats import RawPeople, Skeleton, is_list, people_of_frame, people_of_list, read_json
+from footage.sources import IMAGES, VideoFrame
+from footage.video import Video
 from utils.errors import UserError
-from utils.files import existing
-from utils.joints import COCO17, CONFIDENT, HALPE26, JOINTS49, MEDIAPIPE33, OPENPOSE25, same_joint_rows
+from utils.files import existing, safe_name
 
-MIN_JOINTS = 4  # confident ones among TRUNK_AND_LIMBS, that a person must have to be followed
-TRUNK_AND_LIMBS = slice(0, 15)  # of OpenPose's rows, without eyes, ears and feet
-MOST_PEOPLE = 5  # that MediaPipe is asked for
-NEAR, FAR = 1.5, 3.0  # sides of what MediaPipe is shown, over that of the person's box
-ALPHAPOSE = {len(COCO17): COCO17, len(HALPE26): HALPE26}
-_INSTALL = "run `pip install --no-deps -r requirements-video.txt`, or give --keypoints OpenPose's or AlphaPose's files"
+log = logging.getLogger("boa")
+
+_REMEDY = "name the detector's file or folder by --keypoints"
+_SUFFIX = "_keypoints"  # of OpenPose's names
+_SAMPLE = 10  # entries with people, by which joints and units are judged
 
 
-def to_joints49(points: np.ndarray, table: Sequence[str]) -> np.ndarray:
-    """Joints (N,R,3) of a detector, in the order of its table -> people (N,49,3); the same joint fills all its rows."""
-    people = np.zeros((len(points), len(JOINTS49), 3))
-    for row, name in enumerate(table):
-        if name:
-            people[:, same_joint_rows(name)] = points[:, row, None]
-    people[~np.isfinite(people).all(axis=2) | (people[..., 2] <= 0)] = 0
-    return people
+class Entry(NamedTuple):
+    """What a detector wrote for one frame.
 
-
-def is_person(person: np.ndarray) -> bool:
-    """Whether enough joints of a person (49,3) are confident to be followed."""
-    return int((person[TRUNK_AND_LIMBS, 2] > CONFIDENT).sum()) >= MIN_JOINTS
-
-
-def open_keypoints(source: str, numbered: bool) -> "KeypointFiles | MediaPipe":
-    """Open what `--keypoints` names: mediapipe, a file or a folder.
-
-    Args:
-        source: `mediapipe` or a path
-        numbered: whether frames are those of a clip, known by number, or pictures, known by name
-
-    Raises:
-        UserError: MediaPipe is not installed; a file is missing or damaged, of another format, or without people
+    Attributes:
+        name: of the file without its ending, or of the image
+        people: as they stand in the file, or the file, which is read when it is needed
     """
-    return MediaPipe() if source == "mediapipe" else KeypointFiles(Path(source), numbered)
+
+    name: str
+    people: RawPeople | Path
+
+    def __str__(self) -> str:
+        return safe_name(self.name)
+
+    def read(self) -> RawPeople:
+        """The people; UserError when the file is damaged."""
+        return people_of_frame(read_json(self.people), self.people) if isinstance(self.people, Path) else self.people
+
+    @property
+    def image(self) -> str:
+        """The name of the image without its folder."""
+        return PureWindowsPath(self.name).name  # AlphaPose gives whole paths, perhaps those of Windows
+
+    @property
+    def stem(self) -> str:
+        """The same without its ending."""
+        return _stem(self.image).removesuffix(_SUFFIX)
+
+    @property
+    def number(self) -> int | None:
+        """The last number in the stem."""
+        numbers = re.findall("[0-9]+", self.stem)
+        return int(numbers[-1]) if numbers else None
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """Folder and stem without the last number: the same for all frames of a clip."""
+        return str(PureWindowsPath(self.name).parent), re.sub("[0-9]+(?=[^0-9]*$)", "#", self.stem)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the name is a number alone, as AlphaPose calls the frames of a clip; it counts from 0."""
+        return self.stem.isdecimal() and _SUFFIX not in self.name
+
+
+def _stem(image: str) -> str:
+    """An image's name without its ending."""
+    suffix = PureWindowsPath(image).suffix
+    return image.removesuffix(suffix) if suffix.lower() in IMAGES else image
 
 
 class KeypointFiles:
-    """OpenPose's BODY_25 files, one for each frame, or AlphaPose's one list with 17 (COCO) or 26 (Halpe) joints.
+    """The files of a detector that looked at the video before (footage.detection.Detector).
 
-    Frames of a clip are found by the last number in the file's or image's name, counted from 0 as both programs do, or
-    from 1 where there is no 0; pictures by their name.
+    Frames of a clip are found by the last number in the file's or image's name, counted from 0, or from 1 where only
+    that fits the clip; images of a folder by their name.
+
+    Args:
+        path: a file, or a folder of them
+        video: which they are of
+        first_frame: number of the frame, from 0, that the first entry is of; -1: find it as above
+
+    Raises:
+        UserError: a file is missing or damaged or of another format, or it is not clear which frame it is of
     """
 
-    def __init__(self, path: Path, numbered: bool) -> None:
-        existing(path, "name the detector's file or folder by --keypoints")
-        self.path, self.numbered = path, numbered
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        if not files:
-            raise UserError(f"{path} holds no .json file; name the detector's file or folder by --keypoints")
-        first = _read_json(files[0])
-        # frame -> OpenPose's file, read when it is needed, or AlphaPose's people
-        self.frames: dict[int | str, Path | np.ndarray]
-        if isinstance(first, list):
-            self.frames = self._by_frame(_read_alphapose(files[0], first))
-        elif path.is_dir():
-            self.frames = self._by_frame({file.name: file for file in files})
-        else:  # of the only picture, whatever its name
-            self.frames, self.numbered = {0: path}, True
+    def __init__(self, path: Path, video: Video, first_frame: int = -1) -> None:
+        self.path, self.video = existing(path, _REMEDY), video
+        if video.is_camera:
+            raise UserError(f"--keypoints {path}: no file knows what a camera will see; take --keypoints mediapipe")
+        entries = _read_entries(path, video.name)
+        if not path.is_dir() and isinstance(entries[0].people, Path) and video.source_frames == 1:
+            self.frames = {0: entries[0]}  # the only frame, whatever its name
+        elif video.names is not None and first_frame < 0:
+            self.frames = _by_name(entries, video.names, path)
+        else:
+            self.frames = _by_number(entries, video, first_frame, path)
+        self.unused = len(entries) - len(self.frames)
+        self.first = self._say_first(first_frame)
+        self.skeleton, self.fit = Skeleton(self._sample(), path), Fit(path)
+        if self.skeleton.is_25b:
+            log.info("%s: the joints are those of BODY_25B", path)
+        self.missing = 0  # frames without an entry
+        self.is_told = False  # that joints lie outside
 
-    def _by_frame(self, by_name: dict[str, Any]) -> dict[int | str, Any]:
-        stems = {name: Path(name).stem.removesuffix("_keypoints") for name in by_name}
-        if not self.numbered:
-            return {stems[name]: value for name, value in by_name.items()}
-        numbers = {}
-        for name, stem in stems.items():
-            found = re.findall(r"\d+", stem)
-            if not found:
-                raise UserError(f"{self.path}: {name} has no number that says which frame of the clip it is")
-            numbers[name] = int(found[-1])
-        start = 1 if min(numbers.values()) == 1 else 0
-        return {numbers[name] - start: value for name, value in by_name.items()}
-
-    def everyone(self, index: int, name: str, rgb: np.ndarray) -> np.ndarray:
+    def detect_all(self, frame: VideoFrame) -> np.ndarray:
         """People (N,49,3) of a frame; none where the files do not have it. Raises UserError for a damaged file."""
-        found = self.frames.get(index if self.numbered else Path(name).stem, _stack([]))
-        return _read_openpose(found) if isinstance(found, Path) else found
-
-    def looks(self, index: int, name: str, rgb: np.ndarray, box: np.ndarray) -> Iterator[np.ndarray]:
-        """The same, as the only look at the frame."""
-        yield self.everyone(index, name, rgb)
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read as JSON ({error}); let the detector write it again") from error
-
-
-def _joints(file: Path, numbers: Any, tables: dict[int, list[str]], wanted: str) -> np.ndarray:
-    """x, y, confidence of one person as they stand in a file -> (49,3)."""
-    try:
-        joints = np.asarray(numbers, float).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file} holds keypoints that are not x, y, confidence ({error}); {wanted}") from error
-    if len(joints) not in tables:
-        raise UserError(f"{file} holds {len(joints)} joints a person; {wanted}")
-    return to_joints49(joints[None], tables[len(joints)])[0]
-
-
-def _stack(people: list[np.ndarray]) -> np.ndarray:
-    return np.stack(people) if people else np.zeros((0, len(JOINTS49), 3))
-
-
-def _read_openpose(file: Path) -> np.ndarray:
-    """One frame of OpenPose -> people (N,49,3)."""
-    content = _read_json(file)
-    wanted = "25 are needed: let OpenPose write BODY_25 (--model_pose BODY_25 --write_json)"
-    people = content.get("people") if isinstance(content, dict) else None
-    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
-        raise UserError(f"{file} is neither OpenPose's nor AlphaPose's: it has no list of people")
-    tables = {len(OPENPOSE25): OPENPOSE25}
-    return _stack([_joints(file, person.get("pose_keypoints_2d"), tables, wanted) for person in people])
-
-
-def _read_alphapose(file: Path, detections: list[Any]) -> dict[str, np.ndarray]:
-    """The people of each image of AlphaPose's list."""
-    if not detections:
-        raise UserError(f"{file} holds no person; check the clip that AlphaPose was given")
-    by_image = defaultdict(list)
-    wanted = "17 (COCO) or 26 (Halpe) are needed"
-    for detection in detections:
-        if not isinstance(detection, dict) or "image_id" not in detection:
-            raise UserError(f"{file} is not AlphaPose's: an entry has no image_id")
-        joints = _joints(file, detection.get("keypoints"), ALPHAPOSE, wanted)
-        by_image[str(detection["image_id"])].append(joints)
-    return {image: np.stack(people) for image, people in by_image.items()}
-
-
-class MediaPipe:
-    """MediaPipe's pose (BlazePose). It sees one person in a picture, so that it is given the surroundings of one.
-
-    Raises UserError when it is not installed.
-    """
-
-    def __init__(self) -> None:
-        with _quiet():
-            try:
-                from mediapipe.python.solutions.pose import Pose
-            except ImportError as error:
-                raise UserError(f"--keypoints mediapipe: MediaPipe is not there ({error}); {_INSTALL}") from error
-            # one that takes each picture by itself, and one that goes on from where the person was, twice as fast; its
-            # own smoothing would lag behind, since the surroundings move with the person
-            self.still = Pose(model_complexity=1, static_image_mode=True)
-            self.moving = Pose(model_complexity=1, smooth_landmarks=False)
-            self.new = {self.still, self.moving}  # who has seen nobody yet
-            for pose in self.new:
-                pose.process(np.zeros((64, 64, 3), np.uint8))
-        self.following = False  # whether the last look was at the person's surroundings and was enough
-
-    def everyone(self, index: int, name: str, rgb: np.ndarray) -> np.ndarray:
-        """People (N,49,3) of a frame: whoever was found is painted over, to look for the next."""
-        canvas, people = rgb.copy(), []
-        for _ in range(MOST_PEOPLE):
-            found = self._detect(self.still, canvas)
-            if not len(found) or not is_person(found[0]):
-                break
-            people.append(found[0])
-            seen = found[0][found[0][:, 2] > 0, :2]
-            (x0, y0), (x1, y1) = np.clip([seen.min(0), seen.max(0)], 0, rgb.shape[1::-1]).astype(int)
-            canvas[y0 : y1 + 1, x0 : x1 + 1] = 128
-        self.following = False
-        return _stack(people)
-
-    def looks(self, index: int, name: str, rgb: np.ndarray, box: np.ndarray) -> Iterator[np.ndarray]:
-        """Who is around box (center x, y, side; px); and, to whoever asks again, farther around, in the whole image."""
-        pose = self.moving if self.following else self.still
-        self.following = True
-        yield self._around(pose, rgb, box[:2], NEAR * box[2])
-        self.following = False
-        yield self._around(self.still, rgb, box[:2], FAR * box[2])
-        yield self._detect(self.still, rgb)
-
-    def _around(self, pose: Any, rgb: np.ndarray, center: np.ndarray, side: float) -> np.ndarray:
-        """Look at a square of the image, black where it leaves it."""
-        low = np.round(center - side / 2).astype(int)
-        size = max(round(side), 1)
-        patch = np.zeros((size, size, 3), np.uint8)
-        x0, y0 = np.maximum(low, 0)
-        inside = rgb[y0 : max(low[1] + size, 0), x0 : max(low[0] + size, 0)]
-        height, width = inside.shape[:2]
-        top, left = np.maximum(-low, 0)[::-1]
-        patch[top : top + height, left : left + width] = inside
-        people = self._detect(pose, patch)
-        people[..., :2] += low * (people[..., 2:] > 0)
+        if frame.index not in self.frames:
+            self.missing += 1
+            return stack([])
+        people = self.fit.check(self.skeleton.people(self.frames[frame.index].read()), frame.rgb)
+        if self.fit.is_known and self.fit.is_odd and not self.is_told:
+            log.warning(self.fit.describe())
+            self.is_told = True
         return people
 
-    def _detect(self, pose: Any, rgb: np.ndarray) -> np.ndarray:
-        with _quiet() if pose in self.new else contextlib.nullcontext():
-            landmarks = pose.process(rgb).pose_landmarks
-        if landmarks is None:
-            return _stack([])
-        self.new.discard(pose)
-        height, width = rgb.shape[:2]
-        joints = np.array([[mark.x * width, mark.y * height, mark.visibility] for mark in landmarks.landmark])
-        return to_joints49(joints[None] - [0.5, 0.5, 0], MEDIAPIPE33)
+    def detect_near(self, frame: VideoFrame, box: np.ndarray) -> Iterator[np.ndarray]:
+        """The same: the detector looked at the whole frame."""
+        yield self.detect_all(frame)
+
+    def _say_first(self, first_frame: int) -> str:
+        """Tell which frame the first entry is taken for."""
+        index = min(self.frames)
+        entry, names = self.frames[index], self.video.names
+        image = f" ({safe_name(names[index])})" if names and index < len(names) else ""
+        first = f"{entry} is taken for frame {index}{image}"
+        is_doubtful = first_frame < 0 and names is None and index == 1 and not entry.is_bare
+        level = logging.WARNING if is_doubtful else logging.INFO
+        log.log(
+            level, "%s: of the entries the first, %s, counted from 0; if it is another: --first_frame", self.path, first
+        )
+        return first
+
+    def _sample(self) -> RawPeople:
+        """The people of the first frames that have any."""
+        people: RawPeople = []
+        found = 0
+        for index in sorted(self.frames):
+            try:
+                here = self.frames[index].read()
+            except UserError:  # what is damaged is told when it is its turn
+                continue
+            people += here
+            found += bool(here)
+            if found == _SAMPLE:
+                break
+        return people
+
+    def _beyond(self) -> list[int]:
+        """The frames after the end of the video that have an entry, once the end is known."""
+        end = self.video.source_frames if self.video.is_whole else None
+        return [index for index in self.frames if end is not None and index >= end]
+
+    def facts(self) -> dict[str, object]:
+        """Which entries found no frame and which frames no entry, up to now."""
+        return {
+            "keypoints_first": self.first,
+            "keypoints_joints": self.skeleton.name,
+            "keypoints_beyond_end": len(self._beyond()),
+            "keypoints_unused": self.unused,
+            "frames_without_keypoints": self.missing,
+            **self.fit.facts(),
+        }
+
+    def warnings(self) -> list[str]:
+        """The same in words."""
+        lines, beyond, frames = [], self._beyond(), self.video.source_frames
+        if beyond:
+            lines.append(
+                f"{self.path}: {len(beyond)} entries are of no frame: the last is of frame {max(beyond)}, counted from "
+                f"0, the video has {frames}; if the detector saw other frames, joints are not where they belong"
+            )
+        if self.unused:
+            lines.append(f"{self.path}: {self.unused} entries are of other clips or images")
+        if self.missing and any(isinstance(entry.people, Path) for entry in self.frames.values()):
+            lines.append(f"{self.path}: {self.missing} frames have no entry")
+        return lines + self.fit.warnings()
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing on stderr for a while: MediaPipe's libraries write there from C++, whatever Python's logging says."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def _read_entries(path: Path, clip: str) -> list[Entry]:
+    """All that is in a file or a folder; of several lists in a folder, that with the clip's name."""
+    if not path.is_dir():
+        content = read_json(path)
+        return _of_list(content, path) if is_list(content) else _of_frames([path])
+    # what begins with a dot are notes of a Mac
+    files = sorted(file for file in path.glob("*.json") if not file.name.startswith("."))
+    if not files:
+        raise UserError(f"{path} holds no .json file; {_REMEDY}")
+    by_series = defaultdict[tuple[str, str], list[Path]](list)
+    for file in files:
+        by_series[Entry(file.stem, []).series].append(file)
+    lists, frames = [], []
+    for members in by_series.values():
+        (lists if is_list(read_json(members[0])) else frames).extend(members)
+    if not lists:
+        return _of_frames(files)
+    own = [file for file in lists if safe_name(file.stem) == clip]
+    if len(own) != 1 and len(lists) + len(frames) > 1:
+        names = ", ".join(safe_name(file.name) for file in [*lists, *frames][:3])
+        raise UserError(f"{path} holds several files that may be of this video: {names}; name one by --keypoints")
+    chosen = (own or lists)[0]
+    return _of_list(read_json(chosen), chosen)
+
+
+def _of_list(content: object, file: Path) -> list[Entry]:
+    return [Entry(image, people) for image, people in people_of_list(content, file).items()]
+
+
+def _of_frames(files: Sequence[Path]) -> list[Entry]:
+    people_of_frame(read_json(files[0]), files[0])  # whether it is of this format at all
+    return [Entry(file.stem, file) for file in files]
+
+
+def _by_name(entries: Sequence[Entry], names: Sequence[str], path: Path) -> dict[int, Entry]:
+    """Entries by the number of the image that is called like them."""
+    by_image, by_stem = defaultdict[str, list[Entry]](list), defaultdict[str, list[Entry]](list)
+    for entry in entries:
+        by_image[entry.image].append(entry)
+        by_stem[entry.stem].append(entry)
+    frames, taken = {}, dict[str, str]()
+    for index, name in enumerate(names):
+        found = by_image.get(name) or by_stem.get(_stem(name)) or []
+        if len(found) > 1:
+            raise UserError(f"{path}: {found[0]} and {found[1]} are both of {safe_name(name)}; leave one")
+        for entry in found:
+            if entry.name in taken:
+                raise UserError(
+                    f"{path}: {entry} is of {safe_name(taken[entry.name])} and of {safe_name(name)}; leave one image"
+                )
+            taken[entry.name], frames[index] = name, entry
+    if not frames:
+        raise UserError(
+            f"{path}: nothing is called like an image of the video: the images are {safe_name(names[0])}, ..., "
+            f"the entries {entries[0]}, ...; --first_frame 0 goes by numbers, the first entry for the first image"
+        )
+    return frames
+
+
+def _by_number(entries: Sequence[Entry], video: Video, first_frame: int, path: Path) -> dict[int, Entry]:
+    """Entries by the number of the frame that their names say."""
+    numbers: dict[int, Entry] = {}
+    for entry in _own_series(entries, video.name, path):
+        if entry.number is None:
+            raise UserError(f"{path}: {entry} has no number that says which frame of the clip it is")
+        if entry.number in numbers:
+            raise UserError(f"{path}: {numbers[entry.number]} and {entry} are both of one frame; leave one")
+        numbers[entry.number] = entry
+    shift = _shift(numbers, video.source_frames, first_frame, path)
+    frames = {number - shift: numbers[number] for number in sorted(numbers)}
+    if video.source_frames is not None and min(frames) >= video.source_frames:
+        raise UserError(
+            f"{path}: the entries are of frames {min(frames)} to {max(frames)}, the video has {video.source_frames}; "
+            "say of which frame, counted from 0, the first is by --first_frame"
+        )
+    return frames
+
+
+def _shift(numbers: dict[int, Entry], count: int | None, first_frame: int, path: Path) -> int:
+    """What is to be taken from the numbers to get those of frames: 0 or 1, or as the user says."""
+    first, last = min(numbers), max(numbers)
+    if first_frame >= 0:
+        return first - first_frame
+    if first == 1:
+        return int(last == count)  # a frame of this number is not in the clip
+    if first and not numbers[first].is_bare:
+        raise UserError(
+            f"{path}: the first entry is {numbers[first]}; say by --first_frame which frame of the video it is, "
+            f"counted from 0: {first} if the detector counted so, 0 if it saw nothing before"
+        )
+    return 0
+
+
+def _own_series(entries: Sequence[Entry], clip: str, path: Path) -> Sequence[Entry]:
+    """The entries of one clip, of several by its name."""
+    by_series = defaultdict[tuple[str, str], list[Entry]](list)
+    for entry in entries:
+        by_series[entry.series].append(entry)
+    if len(by_series) == 1:
+        return entries
+    own = [members for (_, name), members in by_series.items() if safe_name(name.split("#")[0].rstrip("_-. ")) == clip]
+    if len(own) != 1:
+        names = ", ".join(str(members[0]) for members in list(by_series.values())[:3])
+        raise UserError(
+            f"{path} holds entries of several clips: {names}; none or more than one is called {clip}, leave one clip's"
+        )
+    return own[0]

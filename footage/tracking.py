@@ -1,4 +1,4 @@
-"""Who is who from frame to frame, and the box around him.
+"""Who is who from frame to frame, and the box around them.
 
 People are (49,3): x, y px and confidence, rows of utils.joints.JOINTS49. A box is (3,): center x, y and side, px.
 """
@@ -14,7 +14,7 @@ REACH = 0.35  # of the box's side, that joints may lie from where they are expec
 REACH_GROWTH = 0.03  # for each frame that a track was lost
 WIDEST_REACH = 1.5
 SIZE_RATIO = 1.6  # between two frames of a person
-MOVES_ON = 5  # frames for which a lost person is expected to keep his velocity
+MOVES_ON = 5  # frames for which a lost person is expected to keep their velocity
 FORGET = 300  # frames after which a lost track ends
 COMMON_JOINTS = 4  # that two frames must share for their joints to be compared; else their boxes are
 
@@ -41,14 +41,14 @@ def prominence(person: np.ndarray, size: tuple[int, int]) -> float:
 
 
 class Track:
-    """One person's way through the frames: where he was last, how he moved, for how many frames he is lost."""
+    """One person's way through the frames: where they were last, how they moved, for how many frames they are lost."""
 
     def __init__(self, number: int, person: np.ndarray) -> None:
         self.number, self.person, self.box = number, person, box_of(person)
         self.velocity, self.lost = np.zeros(2), 0
 
     def distance(self, person: np.ndarray) -> float:
-        """How far a person (49,3) is from the one expected, in sides of the box; infinite if it cannot be him."""
+        """How far a person (49,3) is from the one expected, in sides of the box; infinite if it cannot be them."""
         shift = self.velocity * min(self.lost + 1, MOVES_ON)
         box, expected_box = box_of(person), self.box + [*shift, 0]
         both = (self.person[:, 2] > CONFIDENT) & (person[:, 2] > CONFIDENT)

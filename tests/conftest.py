@@ -11,6 +11,7 @@ import free
 import numpy as np
 import pytest
 import toys
+import videos
 from places import CLIPS, PARITY, PROJECT, TESTS
 
 import streams
@@ -165,3 +166,9 @@ def parity_folder(parity_kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parity_env(parity_folder: Path) -> dict[str, str]:
     mosh = parity_folder / "neutrMosh" / "neutrSMPL_H3.6"
     return {**toys.environment(parity_folder), "H36M_MOSH_ROOT": str(mosh)}
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> videos.Clip:
+    """A rendered clip of one person, with its pictures and joints."""
+    return videos.make_clip(tmp_path_factory.mktemp("clip"))

@@ -10,6 +10,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from footage.export import Clip, save_bvh, save_glb
+from utils.errors import UserError
 from utils.joints import BODY25, SMPL24
 
 FRAMES = 7
@@ -175,3 +176,52 @@ def test_a_bvh_has_the_joints_and_the_rate_of_the_clip(clip, tmp_path):
     assert sorted(names) == sorted(SMPL24) and step == pytest.approx(1 / 25)
     expected = clip.skeleton()[:, [SMPL24.index(name) for name in names]] * TURN
     np.testing.assert_allclose(positions, expected, atol=1e-4)
+
+
+def at(clip: Clip, times: list[float]) -> Clip:
+    """The first frames of the clip at other times."""
+    return clip._replace(
+        rotmat=clip.rotmat[: len(times)], translation=clip.translation[: len(times)], times=np.array(times)
+    )
+
+
+def saved_bvh(clip: Clip, path) -> tuple[np.ndarray, float]:
+    save_bvh(path / "a.bvh", clip)
+    names, positions, step = read_bvh(path / "a.bvh")
+    return positions[:, [names.index(name) for name in SMPL24]] * TURN, step
+
+
+def test_a_bvh_plays_at_the_speed_of_a_clip_with_a_gap(clip, tmp_path):
+    """Six frames at 25 frames/s, of which the third to fifth come after 0.8 s without the person."""
+    times = [0.0, 0.04, 0.84, 0.88, 0.92, 0.96]
+    positions, step = saved_bvh(at(clip, times), tmp_path)
+    assert step == pytest.approx(0.04) and len(positions) == 25
+    lines = np.round(np.array(times) / 0.04).astype(int)
+    np.testing.assert_allclose(positions[lines], at(clip, times).skeleton(), atol=1e-4)
+    # from one side of the gap to the other in a straight line, as a glTF file is played
+    root = positions[1:22, 0]
+    np.testing.assert_allclose(root, np.linspace(root[0], root[-1], 21), atol=1e-4)
+
+
+def test_a_bvh_plays_at_the_speed_of_a_clip_of_variable_rate(clip, tmp_path):
+    times = [0.0, 0.04, 0.08, 0.12, 0.22, 0.32, 0.42]
+    positions, step = saved_bvh(at(clip, times), tmp_path)
+    assert step * (len(positions) - 1) == pytest.approx(0.42, abs=step / 2)
+    expected = at(clip, times).skeleton()
+    for time, joints in zip(times, expected, strict=True):
+        away = np.abs(positions - joints).max(axis=(1, 2))
+        assert abs(away.argmin() * step - time) <= step / 2 + 1e-9 and away.min() < 1e-4
+
+
+def test_times_that_a_container_rounds_are_no_other_rate(clip, tmp_path):
+    """29.97 frames/s in whole milliseconds, as Matroska has them."""
+    times = np.round(np.arange(FRAMES) * 1001 / 30, 0) / 1000
+    positions, step = saved_bvh(at(clip, list(times)), tmp_path)
+    assert len(positions) == FRAMES and step == pytest.approx(1.001 / 30, abs=2e-4)
+
+
+def test_a_bvh_of_one_frame_and_one_of_a_day_without_anybody(clip, tmp_path):
+    assert len(saved_bvh(at(clip, [3.0]), tmp_path)[0]) == 1
+    with pytest.raises(UserError, match="mostly gap; take --export glb"):
+        save_bvh(tmp_path / "day.bvh", at(clip, [0.0, 0.04, 0.08, 86400.0]))
+    assert not (tmp_path / "day.bvh").exists()

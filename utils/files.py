@@ -6,6 +6,7 @@ a kilobyte does not ask for gigabytes.
 
 import json
 import math
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -152,5 +153,13 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text file that is whole or absent."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    """Write a text file that is whole or absent; what is no character, as in names of files, is escaped."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
+
+
+def safe_name(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no characters and control codes escaped."""
+    is_text = (unicodedata.category(letter) not in ("Cc", "Cs") for letter in name)
+    return "".join(
+        letter if fine else letter.encode("unicode_escape").decode() for letter, fine in zip(name, is_text, strict=True)
+    )

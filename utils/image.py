@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE
 from scipy import ndimage
 
 from utils.errors import UserError
@@ -30,9 +31,27 @@ def read_rgb(path: Path) -> np.ndarray:
     try:
         # Pillow, because OpenCV fills the lost part of a truncated file with grey and says nothing
         with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+            return np.array(_to_eight_bits(ImageOps.exif_transpose(image), _bits(image), path).convert("RGB"))
+    except UserError:
+        raise
+    except Exception as error:  # of any kind: the decoders of a damaged file are not particular
         raise UserError(f"{path} is no readable image ({error}); download or extract it again") from error
+
+
+def _bits(image: Image.Image) -> int:
+    """How many bits a value of a deep grey image has; TIFF knows of 10, 12 and 14, too."""
+    return getattr(image, "tag_v2", {}).get(BITSPERSAMPLE, (16,))[0]
+
+
+def _to_eight_bits(image: Image.Image, bits: int, path: Path) -> Image.Image:
+    """An image as it is, but for grey of more than 8 bits, which Pillow would cut off at 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or bits > 16 or values.min() < 0 or values.max() >= 2**bits:
+        raise UserError(f"{path} has numbers of another kind than 8 or 16 bits a pixel; save it as such")
+    scaled = np.round(np.linspace(0, 255, 2**bits)).astype(np.uint8)
+    return Image.fromarray(scaled[values])
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -47,7 +66,7 @@ def image_size(path: Path) -> tuple[int, int]:
             file.seek(-_TAIL, os.SEEK_END)
             tail = file.read()
         is_whole = any(ending in tail for ending in _ENDINGS)
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # of any kind, as above
         is_whole = False
     if not is_whole:
         height, width = read_rgb(path).shape[:2]

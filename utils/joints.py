@@ -140,6 +140,14 @@ HALPE26 = [
     *("OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel"),
 ]
 OPENPOSE25 = ["" if name in _MIDDLES else name for name in BODY25]
+# OpenPose's COCO is BODY_25 without the mid-hip and the feet, and was what it had before
+OPENPOSE18 = [*OPENPOSE25[:8], *OPENPOSE25[9:19]]
+OPENPOSE25B = [
+    *COCO17,
+    *("", "Top of Head (LSP)"),
+    *("OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel"),
+]
+OPENPOSE15 = ["Top of Head (LSP)", *OPENPOSE18[1:14], ""]  # its MPI, which ends with the chest
 MEDIAPIPE33 = [
     *("OP Nose", "", "OP LEye", "", "", "OP REye", "", "OP LEar", "OP REar", "", ""),
     *("OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist", "", "", "", "", "", ""),

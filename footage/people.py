@@ -1,0 +1,263 @@
+"""The one person who is followed through a video, frame by frame, ready to be adapted to.
+
+Nothing is kept but the frames of the start, in which it is decided whom to follow, and those of a gap.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from footage.detection import MIN_JOINTS, Detector, is_person, stack
+from footage.keypoints import KeypointFiles
+from footage.mediapipe import MediaPipe
+from footage.sources import VideoFrame
+from footage.tracking import SteadyBox, Tracker, box_of, prominence
+from footage.video import Video
+from utils.device import has_screen
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.image import BOX_UNIT, Crop, normalise
+from utils.joints import JOINTS49, joint_names
+from utils.prefetch import ahead
+from utils.structures import Frame
+
+START_FRAMES = 10  # in which it is decided whom to follow
+LONGEST_GAP = 10  # frames without the person that are bridged
+SMALLEST_BOX = 4.0  # px, side of a person who can be followed
+_LARGEST_PATCH = 4096  # px, side of what is cut out of an image; larger boxes are cut out of a smaller copy
+
+
+def open_detector(keypoints: str, video: Video, first_frame: int = -1) -> Detector:
+    """Open what `--keypoints` names: mediapipe, a file, or a folder; its first entry is of `first_frame` (-1: find it).
+
+    Raises UserError when MediaPipe is not installed, or a file is missing or damaged, of another format, or without
+    people, or when it is not clear which frames its entries are of.
+    """
+    return MediaPipe() if keypoints == "mediapipe" else KeypointFiles(Path(keypoints), video, first_frame)
+
+
+class Footage:
+    """The frames of a video, ready to be adapted to, one after the other and the next one prepared by a thread.
+
+    Args:
+        video: its frames
+        keypoints: `mediapipe`, or the file or folder of OpenPose or AlphaPose
+        person: the number of whom to follow, as `list_people` shows it; 0: the largest and most central at the start
+        first_frame: number of the frame, from 0, that the first entry of keypoint files is of; -1: find it
+
+    Attributes:
+        rate: frames/s; name: of the video
+
+    Raises:
+        UserError: see `open_detector`
+    """
+
+    def __init__(self, video: Video, keypoints: str, person: int = 0, first_frame: int = -1) -> None:
+        self.video, self.person = video, person
+        self.detector = open_detector(keypoints, video, first_frame)
+        self.keypoints = keypoints
+        self.rate, self.name = video.rate, video.name
+
+    @property
+    def frames(self) -> int | None:
+        """How many there will be, None if unknown; once all were given, how many there were."""
+        return self.video.frames
+
+    def facts(self) -> dict[str, object]:
+        """What was not as it should be up to now in video and keypoints, for summary.json."""
+        return {**self.video.facts(), **self.detector.facts()}
+
+    def warnings(self) -> list[str]:
+        """The same in words, a line each, for who started the run."""
+        return [*self.video.warnings(), *self.detector.warnings()]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Batches of one frame.
+
+        `image` (1,3,224,224) normalised, `keypoints_2d` (1,49,3) in [-1,1] with confidence, `center` (1,2) px and
+        `scale` (1,) of the crop, `keypoints_px` (1,49,3), `bridged` (1,) bool: the person is not seen, only where they
+        were before and after. Where they are not there these are absent, and there are only `rgb` (1,H,W,3) uint8,
+        `index` (1,), `time` (1,) s, `imgname`, `sequence` and `person` (1,).
+
+        Raises UserError for a damaged video or file, and when nobody was followed to the end.
+        """
+        return ahead(self.prepared())
+
+    def prepared(self) -> Iterator[Frame]:
+        """The same, each one prepared when it is asked for."""
+        steady, is_followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
+        for followed in bridge(follow(self.video, self.detector, self.person, seen)):
+            batch = self._batch(followed.frame)
+            if followed.person is None:
+                steady = SteadyBox()  # whoever comes back need not be where they were
+            else:
+                is_followed = True
+                batch |= _cropped(followed, steady(followed.box))
+            yield batch
+        if not is_followed:
+            raise UserError(self.nobody(seen))
+
+    def _batch(self, frame: VideoFrame) -> Frame:
+        # not default_collate, which copies the image
+        return {
+            "rgb": torch.from_numpy(frame.rgb[None]),
+            "index": torch.tensor([frame.index]),
+            "time": torch.tensor([frame.time], dtype=torch.float64),
+            "imgname": [frame.name],
+            "sequence": [self.name],
+            "person": torch.tensor([self.person]),
+        }
+
+    def nobody(self, seen: np.ndarray) -> str:
+        """Why there is nobody to follow, where `seen` (49,) are the highest confidences of anybody's joints."""
+        if self.person and seen.any():
+            return f"{self.video.source}: there is no person {self.person}; --list_people shows who is there"
+        return (
+            f"{self.video.source}: nobody can be followed by --keypoints {self.keypoints}, as no frame has a person "
+            f"with {MIN_JOINTS} confident joints of trunk and limbs; joints that were there: {joint_names(seen)}"
+        )
+
+
+class Followed(NamedTuple):
+    """A frame with the person (49,3) px and their box (3,), both None where they are not there.
+
+    `bridged`: they are not seen, only where they were before and after.
+    """
+
+    frame: VideoFrame
+    person: np.ndarray | None
+    box: np.ndarray | None
+    bridged: bool = False
+
+
+def _cropped(followed: Followed, box: np.ndarray) -> Frame:
+    """What is shown of a frame through a box (3,): the image, its joints, and where it is."""
+    crop = Crop(box[:2], box[2] / BOX_UNIT)
+    low, high = crop.corners
+    return {
+        "image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None]),
+        "keypoints_2d": torch.from_numpy(crop.exact_points(followed.person)[None]),
+        # of what was cut, which begins at whole pixels; from the edge of the image
+        "center": torch.from_numpy((low + high)[None] / 2),
+        "scale": torch.tensor([(high - low).mean() / BOX_UNIT], dtype=torch.float64),
+        "keypoints_px": torch.from_numpy(followed.person.astype(np.float32)[None]),
+        "bridged": torch.tensor([followed.bridged]),
+    }
+
+
+def _cut(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """What an image (H,W,3) shows in a box (3,), (224,224,3) in 0-255, whatever its size."""
+    zoom = min(1.0, _LARGEST_PATCH / box[2])
+    if zoom < 1:
+        rgb = cv2.resize(rgb, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    return Crop(box[:2] * zoom, box[2] * zoom / BOX_UNIT).image(rgb)
+
+
+def follow(
+    video: Iterable[VideoFrame], detector: Detector, number: int, seen: np.ndarray
+) -> Iterator[tuple[VideoFrame, np.ndarray | None]]:
+    """Each frame with the followed person (49,3) px, None where they are not seen.
+
+    Args:
+        number: of the person; 0 chooses the most prominent one of the start, or else the first to appear
+        seen: (49,), gets the highest confidence of each joint of anybody
+    """
+    tracker, frames = Tracker(), iter(video)
+    start, prominences = [], defaultdict[int, float](float)
+    for frame in islice(frames, START_FRAMES):
+        people = _to_follow(detector.detect_all(frame), frame, seen)
+        by_number = dict(zip(tracker.update(people), people, strict=True))
+        for someone, person in by_number.items():
+            prominences[someone] += prominence(person, frame.rgb.shape[:2])
+        start.append((frame, by_number))
+    number = number or max(prominences, key=prominences.__getitem__, default=0)
+    while start:
+        frame, by_number = start.pop(0)
+        yield frame, by_number.get(number)
+    del frame  # it would be kept for as long as the next is waited for
+
+    for frame in frames:
+        track = tracker.tracks.get(number)
+        attempts = detector.detect_near(frame, track.box) if track else [detector.detect_all(frame)]
+        for found in attempts:
+            people = _to_follow(found, frame, seen)
+            if number in tracker.match(people):
+                break
+        numbers = tracker.update(people)
+        number = number or next(iter(numbers), 0)
+        yield frame, dict(zip(numbers, people, strict=True)).get(number)
+
+
+def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.ndarray:
+    """Those of the found (N,49,3) who can be followed, the most prominent first."""
+    seen[:] = np.maximum(seen, found[..., 2].max(axis=0, initial=0))
+    people = [person for person in found if is_person(person) and box_of(person)[2] >= SMALLEST_BOX]
+    return stack(sorted(people, key=lambda person: -prominence(person, frame.rgb.shape[:2])))
+
+
+def bridge(followed: Iterable[tuple[VideoFrame, np.ndarray | None]]) -> Iterator[Followed]:
+    """Fill short gaps.
+
+    Interpolated joints have confidence 0, so that nothing is adapted to them. A long gap, and one before the person
+    comes or after they have gone, stays: person and box are None.
+    """
+    before, gap = None, []
+    for frame, person in followed:
+        if person is None:
+            gap.append(frame)
+            if before is None or len(gap) > LONGEST_GAP:
+                before = None
+                yield from (Followed(missed, None, None) for missed in gap)
+                gap = []
+            continue
+        after = (person, box_of(person))
+        for step, missed in enumerate(gap, start=1):
+            fraction = step / (len(gap) + 1)
+            between = [(1 - fraction) * old + fraction * new for old, new in zip(before, after, strict=True)]
+            between[0][:, 2] = 0
+            yield Followed(missed, *between, bridged=True)
+        gap, before = [], after
+        yield Followed(frame, *after)
+    yield from (Followed(missed, None, None) for missed in gap)
+
+
+def list_people(footage: Footage, file: Path) -> str:
+    """Write, and show, an image of the start with a number on each person -> what to tell the user.
+
+    Raises UserError when nobody is there or the file cannot be written.
+    """
+    tracker, seen, best = Tracker(), np.zeros(len(JOINTS49)), None
+    for frame in islice(footage.video, START_FRAMES):
+        people = _to_follow(footage.detector.detect_all(frame), frame, seen)
+        by_number = dict(zip(tracker.update(people), people, strict=True))
+        if best is None or len(by_number) > len(best[1]):
+            best = (frame, by_number)
+    frame, by_number = best
+    if not by_number:
+        raise UserError(footage.nobody(seen))
+    canvas = _draw_numbers(frame.rgb, by_number)
+    encoded = cv2.imencode(".png", canvas[..., ::-1])[1].tobytes()
+    write_atomically(file, lambda temporary: temporary.write_bytes(encoded))
+    if has_screen():
+        Image.fromarray(canvas).show()
+    numbers = ", ".join(map(str, sorted(by_number)))
+    return f"{file} shows who is there at {frame.time:.1f} s: person {numbers}; choose one by --person"
+
+
+def _draw_numbers(rgb: np.ndarray, by_number: dict[int, np.ndarray]) -> np.ndarray:
+    """A copy of an image with a box and a number around each person (49,3)."""
+    canvas, colour = rgb.copy(), (255, 60, 60)
+    for number, person in by_number.items():
+        x, y, side = box_of(person)
+        low, high = ((round(x + sign * side / 2), round(y + sign * side / 2)) for sign in (-1, 1))
+        cv2.rectangle(canvas, low, high, colour, 2)
+        place = (max(low[0], 0) + 6, max(low[1], 0) + 34)
+        cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 1.2, colour, 3)
+    return canvas
