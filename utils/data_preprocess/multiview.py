@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from utils.data_preprocess.conversion import Converted, Settings, Task, convert_all, reason_for, write_image
-from utils.errors import UserError
+from utils.data_preprocess.conversion import Converted, Settings, Task, convert_all, write_image
+from utils.errors import UserError, reason_for
 from utils.files import existing, save_text, write_atomically
 from utils.image import BOX_UNIT
 from utils.joints import BODY25, LIMBS, SPIN24, rows
