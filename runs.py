@@ -57,6 +57,9 @@ class RunOptions:
     keypoints: str = option(
         "mediapipe", "its 2D joints: mediapipe, or the file or folder of OpenPose or AlphaPose", only=FOOTAGE
     )
+    first_frame: int = option(
+        -1, "the frame, counted from 0, that the first entry of --keypoints is of; -1: find it", least=-1, only=FOOTAGE
+    )
     person: int = option(
         0,
         "whom to follow, as --list_people shows; 0: the largest, most central at the start",
@@ -133,9 +136,11 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     check_rendered(stream.target, *([stream.source] if with_source else []))
     samples = streams.open_source(stream.source) if with_source else None
     frames, missing = stream.open()
+    missing = [*missing, *frames.missing, *(samples.missing if samples else [])]
+    annotation = {"annotation": frames.annotation} if frames.annotation else {}
     frames = frames.part(options.stride, options.max_frames)
     score = functools.partial(stream.score, bodies=bodies, regressor=regressor)
-    facts = {"protocol": stream.protocol, "device": str(device), "missing_sequences": missing}
+    facts = {"protocol": stream.protocol, "device": str(device), "missing_sequences": missing, **annotation}
     folder = create_folder(options.expdir, options.name, options.overwrite)
     return Run(
         frames=batches(frames, options.batch_size),
@@ -186,7 +191,7 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
         joints=slice(None),
         step=options.stride,
         score=FootageScorer(frozen, options.stride),
-        results=FootageResults(run, footage.frames, overlay, poses),
+        results=FootageResults(run, footage, overlay, poses),
     )
 
 
@@ -196,7 +201,7 @@ def _footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
     from footage.video import Video
 
     video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
-    return Footage(video, options.keypoints, options.person)
+    return Footage(video, options.keypoints, options.person, options.first_frame)
 
 
 def open_footage_source(assets: streams.Assets) -> CroppedFrames:

@@ -4,6 +4,7 @@ Everything large is written frame by frame, so that memory does not grow with th
 what it has.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,11 +14,14 @@ import matplotlib
 import numpy as np
 
 from footage.overlay import Drawn, OverlayVideo
+from footage.people import Footage
 from footage.poses import PosesFile
 from utils.files import write_atomically
 from utils.image import BOX_UNIT
 from utils.results import Row, RunFolder, means_of, table_of
 from utils.structures import Frame, Prediction
+
+log = logging.getLogger("boa")
 
 _LABELS = ("index", "time_s", "image", "person", "seen", "adapted")
 _COLUMNS = {
@@ -36,13 +40,18 @@ class FootageResults:
 
     Args:
         run: its folder
-        frames: how many there will be, None if unknown
+        footage: what is gone through, which knows what was not as it should be
         overlay, poses: its parts
     """
 
-    def __init__(self, run: RunFolder, frames: int | None, overlay: OverlayVideo, poses: PosesFile) -> None:
-        self.run, self.frames, self.overlay, self.poses = run, frames, overlay, poses
+    def __init__(self, run: RunFolder, footage: Footage, overlay: OverlayVideo, poses: PosesFile) -> None:
+        self.run, self.footage, self.overlay, self.poses = run, footage, overlay, poses
         self.sums, self.counted = {"frozen_share": 0.0, "adapted_share": 0.0}, 0  # of the frames that have both
+
+    @property
+    def frames(self) -> int | None:
+        """How many there will be, None if unknown."""
+        return self.footage.frames
 
     def add(
         self,
@@ -103,7 +112,10 @@ class FootageResults:
             "frames_not_adapted": len(rows) - seen.count(MISSING) - self.run.adapted,
             **{_COLUMNS[score]: value for score, value in means.items()},
             "frames_per_second": rate,
+            **self.footage.facts(),
         }
+        for warning in self.footage.warnings():
+            log.warning(warning)
         lines = [
             f"{len(rows)} frames, {rate:.2f} frames/s; bridged: {numbers['frames_bridged']}, "
             f"without the person: {numbers['frames_missing']}, "

@@ -67,12 +67,27 @@ class Settings:
     name: str = "x"
 
 
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What results ask of footage."""
+
+    frames: int | None
+
+    def facts(self) -> dict[str, object]:
+        return {"packets_lost": 2}
+
+    def warnings(self) -> list[str]:
+        return ["clip.mp4: 2 packets were lost"]
+
+
 def footage_results(
     folder: Path, body, frames: int | None, smooth: bool = False, export: str = "none", window=None
 ) -> FootageResults:
     folder.mkdir(exist_ok=True)
     overlay = OverlayVideo(folder / "overlay.mp4", 10.0, np.asarray(body.faces), window)
-    return FootageResults(RunFolder(folder, Settings(), {}), frames, overlay, PosesFile(folder, body, smooth, export))
+    return FootageResults(
+        RunFolder(folder, Settings(), {}), Clip(frames), overlay, PosesFile(folder, body, smooth, export)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +135,7 @@ def test_scores_and_summary_count_what_was_seen(finished):
     assert rows[2]["adapted_px"] == "" and rows[1]["adapted_share_of_box"] == "0.02000"
     summary = json.loads((finished / "summary.json").read_text())
     assert (summary["frames"], summary["frames_missing"], summary["frames_bridged"]) == (6, 1, 1)
+    assert summary["packets_lost"] == 2  # what the footage knows is said, too
     assert summary["frozen_share_of_box"] == pytest.approx(0.08) and summary["accel_mm"] is None
     assert "adapted: 2.0 px, 2.00 % of the box" in (finished / "performance.txt").read_text()
 

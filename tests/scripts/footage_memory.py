@@ -26,7 +26,7 @@ footage = Footage(Video(clip, max_frames=count), keypoints)
 body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ["neutral"])["neutral"]
 run = RunFolder(folder, boa.Options(), {})
 overlay = OverlayVideo(folder / "overlay.mp4", footage.rate, body.faces)
-results = FootageResults(run, count, overlay, PosesFile(folder, body, smooth=True, export="none"))
+results = FootageResults(run, footage, overlay, PosesFile(folder, body, smooth=True, export="none"))
 learner = boa.make_learner(toys.TinyRegressor().eval(), body, PosePrior(assets.gmm), boa.Options(), adapts=False)
 with recorded(results):
     boa.run_stream(iter(footage), None, learner, FootageScorer(None), results)
