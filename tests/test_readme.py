@@ -23,8 +23,8 @@ from streams import STREAMS
 
 README = PROJECT / "README.md"
 COMMANDS = sorted({shlex.join(command) for page in PAGES for command in pages.commands(page.read_text())})
-# (two are of no run: where to put a path, and what lists the options)
-PYTHON = [command for command in COMMANDS if re.match(r"python [^\s'~]+\.py", command) and "--help" not in command]
+# with arguments; the others are of no run, or do without any
+PYTHON = [command for command in COMMANDS if re.match(r"python [\w/]+\.py \S", command) and "--help" not in command]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
 PIP_FLAGS = {"--upgrade", "--editable"}  # of programs that are not ours
 
@@ -45,6 +45,7 @@ def parse_only(monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
 
     def run(program: str, arguments: list[str]) -> None:
+        assert re.search("ArgumentParser|utils.options", (PROJECT / program).read_text()), f"{program} takes no flags"
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         with pytest.raises(Parsed):
             runpy.run_path(str(PROJECT / program), run_name="__main__")
