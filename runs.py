@@ -50,7 +50,7 @@ class RunOptions:
         False, "write every frame's rotmat, betas, cam and 3D joints to predictions.npz", only=BENCHMARK
     )
     paper_compat: bool = option(
-        False, "repeat the slips of the published code, to compare numbers with it", only=BENCHMARK
+        False, "repeat the bugs of the published code, to compare numbers with it", only=BENCHMARK
     )
     # one's own footage
     video: str = option("", "a video file, a folder of images or the number of a camera, instead of a data set")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import SMPL
+from utils.errors import UserError
 from utils.joints import SPIN
 from utils.options import option
 from utils.structures import Frame, Prediction
@@ -177,8 +178,12 @@ def make_learner(
         adapts: False for a model that stays as it is
     """
     # not at the top: it takes seconds, and gym, which it imports, announces on the screen that it is not kept up
-    with redirect_stderr(io.StringIO()):
-        from learn2learn.algorithms import MAML
+    try:
+        with redirect_stderr(io.StringIO()):
+            from learn2learn.algorithms import MAML
+    except ImportError as error:
+        remedy = "run `python tools/check_system.py`, then `pip install -r requirements.txt`"
+        raise UserError(f"learn2learn cannot be loaded ({error}); {remedy}") from error
 
     betas = (options.beta1, options.beta2)
     return Learner(
