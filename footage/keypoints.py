@@ -132,9 +132,7 @@ class KeypointFiles:
         first = f"{entry} is taken for frame {index}{image}"
         is_doubtful = first_frame < 0 and names is None and index == 1 and not entry.is_bare
         level = logging.WARNING if is_doubtful else logging.INFO
-        log.log(
-            level, "%s: of the entries the first, %s, counted from 0; if it is another: --first_frame", self.path, first
-        )
+        log.log(level, "%s: the first entry %s, counted from 0; if that is wrong, give --first_frame", self.path, first)
         return first
 
     def _sample(self) -> RawPeople:
