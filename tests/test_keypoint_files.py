@@ -152,7 +152,7 @@ def test_another_first_number_is_asked_about(clip, tmp_path):
 def test_entries_beyond_the_end_of_the_clip_are_told(clip, tmp_path):
     found, files = seen(clip, openpose_of(tmp_path / "o", "clip", range(10)))
     assert found == EVERY and files.facts()["keypoints_beyond_end"] == 4
-    assert any("4 entries are of no frame: the last is of frame 9" in line for line in files.warnings())
+    assert any("entries of no frame: 4; the last is of frame 9" in line for line in files.warnings())
     # not where the end of the clip was not reached
     opened = Video(str(clip), max_frames=3)
     files = KeypointFiles(tmp_path / "o", opened)
@@ -162,7 +162,7 @@ def test_entries_beyond_the_end_of_the_clip_are_told(clip, tmp_path):
 def test_frames_without_an_entry_are_told_of_a_detector_that_writes_one_for_each(clip, tmp_path):
     found, files = seen(clip, openpose_of(tmp_path / "o", "clip", range(4)))
     assert found == [0, 1, 2, 3, None, None]
-    assert any("2 frames have no entry" in line for line in files.warnings())
+    assert any("frames without an entry: 2" in line for line in files.warnings())
 
 
 def test_entries_of_another_time_are_refused(clip, tmp_path):
@@ -176,7 +176,7 @@ def test_of_several_clips_that_of_the_video_is_taken(clip, tmp_path):
     folder = openpose_of(tmp_path / "o", "clip", range(6))
     write_openpose(folder, [f"b_{frame:012d}_keypoints" for frame in EVERY], [20] * 6)
     found, files = seen(clip, folder)
-    assert found == EVERY and any("6 entries are of other clips or images" in line for line in files.warnings())
+    assert found == EVERY and any("entries of other clips or images: 6" in line for line in files.warnings())
     message = refusal(clip.rename(tmp_path / "c.mp4"), folder)
     assert "entries of several clips: b_000000000000_keypoints, clip_000000000000_keypoints" in message
 

@@ -9,7 +9,7 @@ import torch
 from videos import FRAMES, OPENPOSE_NAMES, Clip, Script, blank_frames, complaint, encode, figure, stream_of
 
 from footage import people
-from footage.detection import to_joints49
+from footage.detector import to_joints49
 from footage.people import LONGEST_GAP, Footage, bridge, follow, list_people
 from footage.tracking import box_of
 from footage.video import Video
@@ -145,5 +145,5 @@ def test_what_was_odd_is_told_for_the_end_of_a_run(clip, tmp_path):
     facts = footage.facts()
     assert len(frames) == footage.frames == FRAMES and facts["frames_lost"] == 0
     assert facts["keypoints_beyond_end"] == FRAMES and facts["keypoints_joints"] == "BODY_25"
-    assert [line for line in footage.warnings() if f"{FRAMES} entries are of no frame" in line]
+    assert [line for line in footage.warnings() if f"entries of no frame: {FRAMES};" in line]
     assert json.dumps(facts)

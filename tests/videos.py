@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from places import DEMO
 
-from footage.detection import to_joints49
+from footage.detector import to_joints49
 from footage.people import Footage
 from footage.sources import VideoFrame
 from footage.video import Video
