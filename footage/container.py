@@ -39,7 +39,7 @@ class VideoFile:
         # not by frames: when the last ones are damaged, those that are decoded side by side would be lost with them
         self.stream.thread_type = "SLICE"
         announced = float(self.stream.average_rate or 0)
-        self.frames = self.indexed = _indexed(self.container, self.stream)
+        self.frames = _indexed(self.container, self.stream)
         if self.frames is None and path.is_file():
             self.frames, measured = _extent(path)
             if measured and abs(measured - announced) > _UNEQUAL * announced:
@@ -63,8 +63,8 @@ class VideoFile:
         self.frames = timeline.count
         if timeline.count == timeline.lost:
             raise UserError(f"{self.path} holds no frame that can be decoded; it may be cut off")
-        if timeline.count < (self.indexed or np.inf) and is_truncated(self.path):
-            whole = f" of {self.indexed}" if self.indexed else ""
+        if timeline.count < (self.stream.frames or np.inf) and is_truncated(self.path):
+            whole = f" of {self.stream.frames}" if self.stream.frames else ""
             raise UserError(f"{self.path} is cut off: it ends after {timeline.count}{whole} frames")
         if self.gave_up:
             raise UserError(f"{self.path} is damaged after frame {timeline.count}, {seconds:.1f} s, and ends there")

@@ -77,7 +77,9 @@ class Fit:
                 "the detector saw a smaller copy, or wrote other units (--keypoint_scale)"
             )
         if self.impossible:
-            lines.append(f"{self.origin}: {self.impossible} joints are impossibly far from the image and left out")
+            lines.append(
+                f"{self.origin}: joints that are impossibly far from the image and left out: {self.impossible}"
+            )
         return lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from footage.detection import MIN_JOINTS, stack, to_joints49
+from footage.detector import MIN_JOINTS, stack, to_joints49
 from utils.errors import UserError
 from utils.joints import COCO17, CONFIDENT, HALPE26, OPENPOSE15, OPENPOSE18, OPENPOSE25, OPENPOSE25B
 

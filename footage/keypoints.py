@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from footage.detection import stack
+from footage.detector import stack
 from footage.fit import Fit
 from footage.formats import RawPeople, Skeleton, is_list, people_of_frame, people_of_list, read_json
 from footage.sources import IMAGES, VideoFrame
@@ -76,7 +76,7 @@ def _stem(image: str) -> str:
 
 
 class KeypointFiles:
-    """The files of a detector that looked at the video before (footage.detection.Detector).
+    """The files of a detector that looked at the video before (footage.detector.Detector).
 
     Frames of a clip are found by the last number in the file's or image's name, counted from 0, or from 1 where only
     that fits the clip; images of a folder by their name.
@@ -132,9 +132,7 @@ class KeypointFiles:
         first = f"{entry} is taken for frame {index}{image}"
         is_doubtful = first_frame < 0 and names is None and index == 1 and not entry.is_bare
         level = logging.WARNING if is_doubtful else logging.INFO
-        log.log(
-            level, "%s: of the entries the first, %s, counted from 0; if it is another: --first_frame", self.path, first
-        )
+        log.log(level, "%s: the first entry %s, counted from 0; if that is wrong, give --first_frame", self.path, first)
         return first
 
     def _sample(self) -> RawPeople:
@@ -173,13 +171,13 @@ class KeypointFiles:
         lines, beyond, frames = [], self._beyond(), self.video.source_frames
         if beyond:
             lines.append(
-                f"{self.path}: {len(beyond)} entries are of no frame: the last is of frame {max(beyond)}, counted from "
-                f"0, the video has {frames}; if the detector saw other frames, joints are not where they belong"
+                f"{self.path}: entries of no frame: {len(beyond)}; the last is of frame {max(beyond)}, counted from 0, "
+                f"the video has {frames}; if the detector saw other frames, joints are not where they belong"
             )
         if self.unused:
-            lines.append(f"{self.path}: {self.unused} entries are of other clips or images")
+            lines.append(f"{self.path}: entries of other clips or images: {self.unused}")
         if self.missing and any(isinstance(entry.people, Path) for entry in self.frames.values()):
-            lines.append(f"{self.path}: {self.missing} frames have no entry")
+            lines.append(f"{self.path}: frames without an entry: {self.missing}")
         return lines + self.fit.warnings()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from footage.detection import is_person, stack, to_joints49
+from footage.detector import is_person, stack, to_joints49
 from footage.sources import VideoFrame
 from utils.errors import UserError
 from utils.joints import MEDIAPIPE33

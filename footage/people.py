@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from footage.detection import MIN_JOINTS, Detector, is_person, stack
+from footage.detector import MIN_JOINTS, Detector, is_person, stack
 from footage.keypoints import KeypointFiles
 from footage.mediapipe import MediaPipe
 from footage.sources import VideoFrame

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,29 @@ def test_the_command_leaves_a_video_predictions_and_animations(tmp_path, clip):
     with np.load(folder / "predictions.npz") as file:
         assert file["rotmat_smooth"].shape == (3, 24, 3, 3) and file["index"].tolist() == [0, 1, 2]
     assert (folder / "animation.glb").exists() and (folder / "animation.bvh").exists()
+
+
+def test_the_command_tells_at_the_end_what_was_odd_and_writes_names_that_are_no_text(tmp_path, clip, caplog):
+    """A folder from a Chinese Windows, with a photograph that is not read and joints of one image too many."""
+    stem = os.fsdecode("动作".encode("gbk"))
+    images = tmp_path / "images"
+    images.mkdir()
+    for frame in range(3):
+        shutil.copy(clip.pictures / f"{frame}.png", images / f"{stem}_{frame}.png")
+    (images / "IMG_0001.HEIC").write_bytes(b"photograph")
+    own = Clip(tmp_path, clip.joints[:4])
+    joints = own.openpose(name=stem + "_{}_keypoints.json")
+    boa.main(
+        [
+            *("--name", "names", "--expdir", str(tmp_path), "--video", str(images), "--keypoints", str(joints)),
+            *("--method", "frozen", "--export", "bvh", "--model_file", str(streams.DEMO_ASSETS.base_model)),
+        ]
+    )
+    summary = json.loads((tmp_path / "names" / "summary.json").read_text())
+    assert summary["complete"] and summary["frames"] == 3
+    assert summary["files_not_read"] == {".heic": 1} and summary["keypoints_unused"] == 1
+    assert "entries of other clips or images: 1" in caplog.text and "files that are not read: 1 .heic" in caplog.text
+    assert "_2.png" in (tmp_path / "names" / "scores.csv").read_text(encoding="utf-8")
+    with np.load(tmp_path / "names" / "predictions.npz") as file:
+        assert [name.encode()[-6:] for name in file["imgname"]] == [b"_0.png", b"_1.png", b"_2.png"]
+    assert (tmp_path / "names" / "animation.bvh").exists() and (tmp_path / "names" / "setting.txt").exists()

@@ -8,7 +8,7 @@ import torch
 from places import CLIPS
 from videos import FRAMES, OPENPOSE_NAMES, Clip, complaint, encode, stream_of
 
-from footage.detection import to_joints49
+from footage.detector import to_joints49
 from footage.keypoints import KeypointFiles
 from footage.video import Video
 from utils.image import Crop

@@ -1,18 +1,21 @@
 """Who is followed, which gaps are bridged, and what a frame of footage is."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from videos import FRAMES, OPENPOSE_NAMES, Clip, Script, blank_frames, complaint, encode, figure, stream_of
 
-from footage.detection import to_joints49
+from footage import people
+from footage.detector import to_joints49
 from footage.people import LONGEST_GAP, Footage, bridge, follow, list_people
 from footage.tracking import box_of
 from footage.video import Video
 from synthetic.camera import FRAME_SIZE
 from utils.errors import UserError
-from utils.image import BOX_UNIT
+from utils.image import BOX_UNIT, Crop
 from utils.joints import JOINTS49, rows
 
 
@@ -31,14 +34,14 @@ def test_the_largest_and_most_central_is_followed_or_whom_the_user_names():
 def test_nobody_else_is_followed_when_the_person_has_gone():
     mine, other = [figure(240 + 2 * frame) for frame in range(40)], figure(100, size=90)
     frames = [[person, other] for person in mine[:20]] + [[other]] * 20
-    people = followed(frames)
-    assert all(person[0, 0] == own[0, 0] for person, own in zip(people[:20], mine, strict=False))
-    assert people[20:] == [None] * 20
+    found = followed(frames)
+    assert all(person[0, 0] == own[0, 0] for person, own in zip(found[:20], mine, strict=False))
+    assert found[20:] == [None] * 20
 
 
 def test_a_person_who_comes_later_is_followed_from_then_on():
-    people = followed([[]] * 15 + [[figure(240)]] * 3)
-    assert [person is None for person in people] == [True] * 15 + [False] * 3
+    found = followed([[]] * 15 + [[figure(240)]] * 3)
+    assert [person is None for person in found] == [True] * 15 + [False] * 3
 
 
 def test_a_short_gap_is_bridged_and_marked_and_a_long_one_is_not():
@@ -115,3 +118,32 @@ def test_a_person_who_is_not_there(clip):
     footage = Footage(Video(str(clip.file)), str(clip.openpose()), person=7)
     with pytest.raises(UserError, match="there is no person 7; --list_people shows who is there"):
         list(footage)
+
+
+def test_a_box_is_cut_out_of_a_large_image_without_its_size_in_memory(monkeypatch):
+    """What is shown of it is the same but for how it is made smaller."""
+    rng = np.random.default_rng(0)
+    rgb = cv2.resize(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8), (1600, 1200))
+    box = np.array([700.0, 500.0, 1400.0])
+    expected = Crop(box[:2], box[2] / BOX_UNIT).image(rgb)
+    np.testing.assert_array_equal(people._cut(rgb, box), expected)
+    monkeypatch.setattr(people, "_LARGEST_PATCH", 700)
+    assert np.abs(people._cut(rgb, box) - expected).mean() < 2
+    assert people._cut(rgb, np.array([700.0, 500.0, 200_000.0])).shape == (224, 224, 3)
+
+
+def test_who_is_smaller_than_a_few_pixels_is_not_followed():
+    assert followed([[figure(240, size=1.5)]] * 3) == [None] * 3
+    assert all(person is not None for person in followed([[figure(240, size=12)]] * 3))
+
+
+def test_what_was_odd_is_told_for_the_end_of_a_run(clip, tmp_path):
+    own = Clip(tmp_path, np.concatenate([clip.joints, clip.joints]))
+    footage = Footage(Video(str(clip.file)), str(own.openpose()))
+    assert footage.frames == FRAMES
+    frames = list(footage.prepared())
+    facts = footage.facts()
+    assert len(frames) == footage.frames == FRAMES and facts["frames_lost"] == 0
+    assert facts["keypoints_beyond_end"] == FRAMES and facts["keypoints_joints"] == "BODY_25"
+    assert [line for line in footage.warnings() if f"entries of no frame: {FRAMES};" in line]
+    assert json.dumps(facts)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from places import DEMO
 
-from footage.detection import to_joints49
+from footage.detector import to_joints49
 from footage.people import Footage
 from footage.sources import VideoFrame
 from footage.video import Video
@@ -98,6 +98,46 @@ def encode(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def numbered(path: Path, count: int, codec: str = "libx264", container: str = "", **codec_options: str) -> Path:
+    """A clip at 25 frames/s whose frame i is of grey 20 + 6 * i below noise, which keeps the encoder busy."""
+    with av.open(str(path), "w", format=container or None) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.options, stream.bit_rate = codec_options, 4_000_000
+        for index in range(count):
+            pixels = np.full((48, 64, 3), 20 + 6 * index, np.uint8)
+            pixels[:24] = np.random.default_rng(index).integers(0, 255, (24, 64, 3))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+def number_shown(frame: VideoFrame) -> int:
+    """Which frame of a `numbered` clip an image is, by its grey."""
+    return round((float(frame.rgb[34:].mean()) - 20) / 6)
+
+
+def remux(source: Path, target: Path, shift: float = 0.0, **options: str) -> Path:
+    """Copy the packets of a clip into another container, `shift` s later, without encoding them again."""
+    with av.open(str(source)) as file, av.open(str(target), "w", options=options) as copy:
+        stream = file.streams.video[0]
+        out, ticks = copy.add_stream_from_template(stream), round(shift / stream.time_base)
+        for packet in file.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, out
+                copy.mux(packet)
+    return target
+
+
+def damage_packet(path: Path, number: int) -> None:
+    """Overwrite a packet of a clip, but for the header that some containers put before it."""
+    with av.open(str(path)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(file.streams.video[0]) if packet.size]
+    data, (position, size) = bytearray(path.read_bytes()), packets[number]
+    data[position + 10 : position + size] = np.random.default_rng(0).bytes(size - 10)
+    path.write_bytes(bytes(data))
 
 
 def figure(x: float, y: float = 200.0, size: float = 100.0, phase: float = 0.0) -> np.ndarray:
