@@ -198,7 +198,7 @@ def test_without_the_mesh_annotation_everything_else_is_written(raw, tmp_path, c
     h36m.convert(raw / "H36M", tmp_path / "nowhere", tmp_path / "h36m_train.npz")
     assert "pose and shape are not; set H36M_MOSH_ROOT" in caplog.text
     assert sorted(np.load(tmp_path / "h36m_train.npz").files) == ["S", "center", "imgname", "part", "scale"]
-    with pytest.raises(UserError, match="lacks pose and shape, for it was made without the mesh annotation"):
+    with pytest.raises(UserError, match="lacks pose and shape, as it was made without the mesh annotation"):
         stream.open_source(raw / "H36M", tmp_path / "h36m_train.npz", "do it")
     convert(raw, tmp_path)  # and once it is there, they are added
     assert len(stream.open_source(raw / "H36M", tmp_path / "h36m_train.npz", "do it")) == 9
