@@ -45,9 +45,11 @@ def _read_mixture(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights = numbers(gmm["weights"], (None,))
         means = numbers(gmm["means"], (len(weights), _SIZE))
         covariances = numbers(gmm["covars"], (len(weights), _SIZE, _SIZE))
-        np.linalg.cholesky(covariances)  # an error, where one is none
-    except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+        if not len(weights) or not all(np.isfinite(array).all() for array in (weights, means, covariances)):
+            raise ValueError("it holds what is no finite number")
+        if (weights <= 0).any():
+            raise ValueError("weights are not above zero")
+        np.linalg.cholesky(covariances)  # an error where one is no covariance
+    except (ValueError, TypeError) as error:
         raise UserError(f"{file} is no mixture over {_SIZE} angles ({reason_for(error)}); {_REMEDY}") from error
-    if len(weights) == 0 or not (weights > 0).all() or not all(np.isfinite(array).all() for array in (means, weights)):
-        raise UserError(f"{file} is no mixture over {_SIZE} angles; {_REMEDY}")
     return means, covariances, weights

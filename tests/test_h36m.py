@@ -1,10 +1,12 @@
 """Human3.6M: damaged, missing and repaired files, the mesh annotation, the archives, the scored subjects."""
 
+import gzip
 import io
 import logging
 import pickle
 import re
 import tarfile
+import tracemalloc
 import types
 
 import cv2
@@ -198,7 +200,7 @@ def test_without_the_mesh_annotation_everything_else_is_written(raw, tmp_path, c
     h36m.convert(raw / "H36M", tmp_path / "nowhere", tmp_path / "h36m_train.npz")
     assert "pose and shape are not; set H36M_MOSH_ROOT" in caplog.text
     assert sorted(np.load(tmp_path / "h36m_train.npz").files) == ["S", "center", "imgname", "part", "scale"]
-    with pytest.raises(UserError, match="lacks pose and shape, for it was made without the mesh annotation"):
+    with pytest.raises(UserError, match="lacks pose and shape, as it was made without the mesh annotation"):
         stream.open_source(raw / "H36M", tmp_path / "h36m_train.npz", "do it")
     convert(raw, tmp_path)  # and once it is there, they are added
     assert len(stream.open_source(raw / "H36M", tmp_path / "h36m_train.npz", "do it")) == 9
@@ -301,6 +303,47 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
         with pytest.raises(UserError, match=r"bad\.tgz cannot be unpacked .*download it again"):
             h36m.unpack(root)
     assert not (tmp_path / "outside.txt").exists()
+
+
+LINKS = {
+    "symbolic, up": (tarfile.SYMTYPE, ".."),
+    "symbolic, away": (tarfile.SYMTYPE, "/tmp"),
+    "symbolic, inside": (tarfile.SYMTYPE, "S5"),
+    "hard": (tarfile.LNKTYPE, "../../outside.txt"),
+    "fifo": (tarfile.FIFOTYPE, ""),
+    "device": (tarfile.CHRTYPE, ""),
+    "sparse": (tarfile.GNUTYPE_SPARSE, ""),
+}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_an_archive_with_a_link_is_refused_before_anything_goes_through_it(tmp_path, kind):
+    root = tmp_path / "H36M"
+    root.mkdir()
+    with tarfile.open(root / "bad.tgz", "w:gz") as content:
+        link = tarfile.TarInfo("S1")
+        link.type, link.linkname = LINKS[kind]
+        content.addfile(link)
+        member = tarfile.TarInfo("S1/outside.txt")
+        member.size = 3
+        content.addfile(member, io.BytesIO(b"bad"))
+    with pytest.raises(UserError, match=r"bad\.tgz cannot be unpacked"):
+        h36m.unpack(root)
+    assert [path.name for path in root.iterdir()] == ["bad.tgz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["H36M"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_an_archive_that_announces_what_it_does_not_hold_asks_for_no_memory(tmp_path, kind):
+    member = tarfile.TarInfo("S1/large.bin")
+    member.type, member.size = kind, 8 * 2**30
+    (tmp_path / "bad.tgz").write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(2000)))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"bad\.tgz cannot be unpacked"):
+        h36m.unpack(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert not (tmp_path / ".unpacked").exists()
 
 
 def test_a_truncated_archive_is_one_line_and_goes_on_after_repair(tmp_path):

@@ -268,7 +268,7 @@ def test_numbers_are_arrays_or_nested_lists_of_a_shape():
 
 
 def test_what_is_refused_is_named_on_one_line_without_codes_of_a_terminal(tmp_path):
-    pickled = b"\x80\x04X\x06\x00\x00\x00o\x1b[1ms\nX\x06\x00\x00\x00system\x93X\x01\x00\x00\x001\x85R."
+    pickled = b"\x80\x04X\x07\x00\x00\x00o\x1b[1ms\nX\x06\x00\x00\x00system\x93X\x01\x00\x00\x001\x85R."
     with pytest.raises(UserError) as error:
         load_pickle(write(tmp_path, pickled), (), "get another one")
     assert str(error.value).isprintable()

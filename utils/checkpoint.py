@@ -25,15 +25,18 @@ log = logging.getLogger("boa")
 
 _ZIP = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C  # with which torch.save begins files that are no zip archives, as up to torch 1.5
-_ITEM_SIZES = {  # bytes, of what is stored under the name with Storage at its end
-    **{"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1},
-    **{"Bool": 1, "Untyped": 1, "ComplexFloat": 8, "ComplexDouble": 16},
+_DTYPES = {  # of what is stored under the name with Storage at its end
+    **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
+    **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
+    **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
 }
 # where trainers keep the weights, the first that is there; else the file is the weights themselves
 _STATES = ("model", "state_dict", "model_state_dict")
 # nn.DataParallel's, torch.compile's, and the name that most trainers give to their network
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_NEWEST_PROTOCOL = 3  # of pickle, that torch.load reads with weights_only
+_PROTOCOL = (
+    2  # of pickle: what torch.save writes unless told otherwise, and all that torch.load reads with weights_only
+)
 
 
 def read_weights(file: Path, remedy: str) -> dict[str, Tensor]:
@@ -61,16 +64,23 @@ def _load(file: Path) -> Any:
     with file.open("rb") as stream:
         is_archive = stream.read(len(_ZIP)) == _ZIP  # what torch.load decides by
     if is_archive:
-        protocol, source = _inspect_archive(file), file
+        inspector, content = _inspect_archive(file)
+        source = file
     else:
-        content = file.read_bytes()
-        protocol, source = _inspect_legacy(content), io.BytesIO(content)
-    if protocol > _NEWEST_PROTOCOL:
-        raise ValueError(f"it was saved with pickle protocol {protocol}; save it again with torch.save's own, 2")
+        source = io.BytesIO(file.read_bytes())
+        inspector, content = _inspect_legacy(source.getvalue())
+    if inspector.proto > _PROTOCOL:
+        return content
     stand_ins = [(stand_in, ".".join(name)) for name, stand_in in (ALLOWED | _TRAINERS).items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-        warnings.simplefilter("ignore")  # about the protocol
-        return torch.load(source, map_location="cpu", weights_only=True)
+        warnings.simplefilter("ignore")  # torch's, about formats of its own past
+        try:
+            return torch.load(source, map_location="cpu", weights_only=True)
+        except (
+            pickle.UnpicklingError
+        ) as error:  # whose message is advice to read the file unsafely, and then the reason
+            reason = str(error).rpartition("WeightsUnpickler error: ")[2]
+            raise ValueError(reason.partition("\n")[0]) from error
 
 
 def _weights_of(content: Any) -> dict[str, Tensor]:
@@ -127,64 +137,78 @@ _TRAINERS: dict[tuple[str, str], Any] = {
 }
 
 
-class _StorageKind(NamedTuple):
-    item_size: int  # bytes
-
-
 class _Storage(NamedTuple):
-    count: int  # of numbers
+    """Numbers of tensors: how many there are, and themselves where torch.load will not read them."""
+
+    count: int
+    numbers: Tensor | None = None
 
 
 class _Inspector(RestrictedUnpickler):
-    """Goes through a checkpoint without its tensors; UnpicklingError for what it may not hold.
+    """Goes through a checkpoint; UnpicklingError for what it may not hold.
+
+    Tensors are left out, except in a protocol of pickle that torch.load does not read.
 
     Args:
         file: the pickle
         available: key of a storage -> how many bytes the file has for it
+        read: key of a storage -> these bytes
     """
 
-    def __init__(self, file: io.BytesIO, available: Callable[[str], int]) -> None:
+    def __init__(
+        self, file: io.BytesIO, available: Callable[[str], int], read: Callable[[str], bytes] | None = None
+    ) -> None:
         super().__init__(file)
-        self.available = available
+        self.available, self.read_storage = available, read
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name.removesuffix("Storage") in _ITEM_SIZES:
-            return _StorageKind(_ITEM_SIZES[name.removesuffix("Storage")])
+        if module == "torch" and name.removesuffix("Storage") in _DTYPES:
+            return _DTYPES[name.removesuffix("Storage")]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return name
         known = _TORCH | _TRAINERS
         return known[(module, name)] if (module, name) in known else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Numbers of a tensor: `storage`, kind, key, device, count, and in old files (key, offset, count) of a part."""
-        tag, kind, key, _, count, *part = pid
-        if tag != "storage" or not isinstance(kind, _StorageKind):
+        """The storage (`storage`, dtype, key, device, count); in old files (key, offset, count) of a part follows."""
+        tag, dtype, key, _, count, *part = pid
+        if tag != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError("it holds a whole network, not only weights; save its state_dict() instead")
-        if not 0 <= count * kind.item_size <= self.available(key):
+        if not 0 <= count * dtype.itemsize <= self.available(key):
             raise pickle.UnpicklingError(f"a tensor of {count} numbers is announced, more than the file holds")
         if part and part[0] is not None:
             _, offset, size = part[0]
             if not 0 <= offset <= offset + size <= count:
                 raise pickle.UnpicklingError(f"numbers {offset} to {offset + size} of {count} are announced")
             count = size
-        return _Storage(count)
+        if self.proto <= _PROTOCOL:
+            return _Storage(count)
+        if self.read_storage is None:
+            raise pickle.UnpicklingError(f"it was saved with pickle protocol {self.proto}; save it again with 2")
+        content = bytearray(self.read_storage(key)[: count * dtype.itemsize])
+        return _Storage(count, torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype))
 
 
-def _inspect_tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> None:
-    """Check that a tensor lies inside its storage."""
+def _tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor | None:
+    """A tensor, after a check that it lies inside its storage."""
     if not isinstance(storage, _Storage) or len(size) != len(stride) or min((offset, *size, *stride)) < 0:
         raise pickle.UnpicklingError("it holds a tensor without numbers")
     end = offset + 1 + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if 0 not in size and end > storage.count:
         raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} is announced, more than the file holds")
+    return None if storage.numbers is None else storage.numbers.as_strided(size, stride, offset)
 
 
-# what torch.save puts around tensors -> what is checked of it
+def _parameter(data: Tensor | None, *_: object) -> Tensor | None:
+    return data
+
+
+# what torch.save puts around tensors -> what is made of it
 _TORCH: dict[tuple[str, str], Any] = {
-    **{("torch._utils", f"_rebuild_tensor{version}"): _inspect_tensor for version in ("", "_v2", "_v3")},
-    **{("torch._utils", f"_rebuild_parameter{end}"): _Ignored for end in ("", "_with_state")},
+    **{("torch._utils", f"_rebuild_tensor{version}"): _tensor for version in ("", "_v2")},
+    **{("torch._utils", f"_rebuild_parameter{end}"): _parameter for end in ("", "_with_state")},
     ("torch._tensor", "_rebuild_from_type_v2"): lambda rebuild, kind, arguments, state: rebuild(*arguments),
-    ("torch.nn.parameter", "Parameter"): _Ignored,
+    ("torch.nn.parameter", "Parameter"): _parameter,
     ("torch", "Tensor"): _Ignored,
     ("torch", "Size"): tuple,
     ("torch", "device"): _Ignored,
@@ -192,8 +216,11 @@ _TORCH: dict[tuple[str, str], Any] = {
 }
 
 
-def _inspect_archive(file: Path) -> int:
-    """Go through a zip archive of torch.save -> the protocol of its pickle; ValueError where anything is wrong."""
+def _inspect_archive(file: Path) -> tuple[_Inspector, Any]:
+    """Go through a zip archive of torch.save -> what it was gone through with, and what it made of the file.
+
+    Raises ValueError, or what zipfile and pickle raise, where anything is wrong.
+    """
     with zipfile.ZipFile(file) as archive:
         check_archive(archive)
         sizes = {member.filename: member.file_size for member in archive.infolist()}
@@ -203,18 +230,21 @@ def _inspect_archive(file: Path) -> int:
         folder = next(iter(sizes)).split("/")[0]
         if f"{folder}/constants.pkl" in sizes:
             raise ValueError("it is a compiled network of TorchScript; save the state_dict() of the network instead")
-        content = archive.read(f"{folder}/data.pkl")
-    inspector = _Inspector(io.BytesIO(content), lambda key: sizes[f"{folder}/data/{key}"])
-    inspector.load()
-    return inspector.proto
+        if f"{folder}/byteorder" in sizes and archive.read(f"{folder}/byteorder") != b"little":
+            raise ValueError("its numbers are big-endian, which is not read")
+        inspector = _Inspector(
+            io.BytesIO(archive.read(f"{folder}/data.pkl")),
+            available=lambda key: sizes[f"{folder}/data/{key}"],
+            read=lambda key: archive.read(f"{folder}/data/{key}"),
+        )
+        return inspector, inspector.load()
 
 
-def _inspect_legacy(content: bytes) -> int:
+def _inspect_legacy(content: bytes) -> tuple[_Inspector, Any]:
     """The same for the bytes of a file that is no zip archive: five pickles, then the numbers."""
     stream = io.BytesIO(content)
     pickles = [_Inspector(stream, lambda _: len(content)) for _ in range(5)]
     if content[:1] != b"\x80" or pickles[0].load() != _MAGIC:
         raise ValueError("it was not written by torch.save")
-    for following in pickles[1:]:
-        following.load()
-    return pickles[3].proto
+    *_, loaded, _ = [following.load() for following in pickles[1:]]
+    return pickles[3], loaded

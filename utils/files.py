@@ -4,8 +4,10 @@ What a file announces is compared with what it can hold before memory is reserve
 a kilobyte does not ask for gigabytes.
 """
 
+import contextlib
 import json
 import math
+import sys
 import unicodedata
 import warnings
 import zipfile
@@ -112,8 +114,20 @@ def _check_header(stream: IO[bytes], available: int) -> None:
 
 
 def _as_text(array: np.ndarray) -> np.ndarray:
-    # bytes that are no UTF-8 stay what they are when the name is opened
-    return np.char.decode(array, "utf-8", "surrogateescape") if array.dtype.kind == "S" else array
+    """Byte strings as text, anything else as it is; ValueError for text of what are no characters."""
+    if array.dtype.kind == "S":
+        # bytes that are no UTF-8 stay what they are when the name is opened
+        return np.char.decode(array, "utf-8", "surrogateescape")
+    check_text(array)
+    return array
+
+
+def check_text(array: np.ndarray) -> None:
+    """Raise ValueError where an array is text of what are no characters, which Python cannot even refuse in words."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array.reshape(-1)).view(array.dtype.byteorder + "u4")
+        if (codes > sys.maxunicode).any():
+            raise ValueError("it holds text of what are no characters")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -131,7 +145,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise WriteError(f"{path} cannot be written ({error}); free some space or choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be none
+            temporary.unlink(missing_ok=True)
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse
 
 from utils.errors import UserError, reason_for
-from utils.files import existing
+from utils.files import check_text, existing
 
 
 class StandIn:
@@ -60,6 +60,7 @@ class _Dtype(StandIn):
             flat = np.frombuffer(_bytes(content), self._with_order()) if count else np.zeros(0, self._with_order())
         if len(flat) != count:
             raise pickle.UnpicklingError(f"it holds {len(flat)} numbers for an array of shape {shape}")
+        check_text(flat)
         return flat.reshape(shape, order=order).copy(order="K")
 
     def _with_order(self) -> np.dtype:

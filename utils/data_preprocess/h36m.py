@@ -250,9 +250,12 @@ def _convert_sequence(sequence: Sequence36, mosh_file: Path | None, paper_compat
         columns |= {"pose": poses[: len(frames)], "shape": np.tile(betas, (len(frames), 1))}
     check_finite(columns, sequence.joints_3d, _REMEDY)
     # last, because it is what takes long
+    sizes = set()
     for frame, image in video_frames(sequence.video, frames.tolist(), int(frames[-1]) + 1, _REMEDY):
-        _check_size(sequence.video, image.shape[1::-1], size)
         write_image(sequence.root / names[frame // _EVERY], image)
+        sizes.add(image.shape[1::-1])
+    for found in sizes:
+        _check_size(sequence.video, found, size)
     return Converted(columns, {"between those that are taken": total - len(frames)})
 
 

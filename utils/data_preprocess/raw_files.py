@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     resource = None
 
-_SECONDS = 20  # of the processor, for a CDF file; a whole one takes a hundredth of one
+_SECONDS = 3.0  # of the processor, for a CDF file; a whole one takes a hundredth of that
 _MEMORY = 2 * 2**30  # bytes, for the same
 _PAGE = 4096  # bytes
 
