@@ -136,7 +136,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     check_rendered(stream.target, *([stream.source] if with_source else []))
     samples = streams.open_source(stream.source) if with_source else None
     frames, missing = stream.open()
-    missing = [*missing, *frames.missing, *(samples.missing if samples else [])]
+    missing = [*missing, *(samples.missing if samples else [])]
     annotation = {"annotation": frames.annotation} if frames.annotation else {}
     frames = frames.part(options.stride, options.max_frames)
     score = functools.partial(stream.score, bodies=bodies, regressor=regressor)
