@@ -48,6 +48,7 @@ class VideoFile:
         self.rate = min(max(announced, low), high) if announced else USUAL_RATE
         self.timeline = Timeline(self.stream, self.rate)
         self.errors = self.damaged = 0
+        self.gave_up = False
 
     def __iter__(self) -> Iterator[Undecoded]:
         """Raises UserError after the last frame where the file is cut off or cannot be read to its end."""

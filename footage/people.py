@@ -181,7 +181,7 @@ def follow(
     while start:
         frame, by_number = start.pop(0)
         yield frame, by_number.get(number)
-    del frame  # it would be kept for as long as the next is waited for
+        del frame  # it would be kept for as long as the next is waited for
 
     for frame in frames:
         track = tracker.tracks.get(number)

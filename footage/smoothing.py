@@ -31,17 +31,17 @@ class OneEuro:
             raw, filtered, before = self._before
             step = max(seconds - before, 1e-3)
             speed = self._difference(raw, value) / step
-            self._speed = self._speed + _share(DERIVATIVE_CUTOFF, step) * (speed - self._speed)
+            self._speed = self._speed + _weight(DERIVATIVE_CUTOFF, step) * (speed - self._speed)
             cutoff = self.cutoff + self.beta * np.linalg.norm(self._speed, axis=-1, keepdims=True)
-            filtered = self._moved(filtered, _share(cutoff, step) * self._difference(filtered, value))
+            filtered = self._moved(filtered, _weight(cutoff, step) * self._difference(filtered, value))
         self._before = (value, filtered, seconds)
         return filtered
 
     def _difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         return end - start
 
-    def _moved(self, start: np.ndarray, way: np.ndarray) -> np.ndarray:
-        return start + way
+    def _moved(self, start: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+        return start + displacement
 
 
 class OneEuroRotation(OneEuro):
@@ -50,10 +50,10 @@ class OneEuroRotation(OneEuro):
     def _difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         return (Rotation.from_matrix(start).inv() * Rotation.from_matrix(end)).as_rotvec()
 
-    def _moved(self, start: np.ndarray, way: np.ndarray) -> np.ndarray:
-        return (Rotation.from_matrix(start) * Rotation.from_rotvec(way)).as_matrix()
+    def _moved(self, start: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+        return (Rotation.from_matrix(start) * Rotation.from_rotvec(displacement)).as_matrix()
 
 
-def _share(cutoff: np.ndarray | float, step: float) -> np.ndarray | float:
+def _weight(cutoff: np.ndarray | float, step: float) -> np.ndarray | float:
     """Weight of a new value in a low pass of `cutoff` Hz after `step` seconds."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff * step))

@@ -41,7 +41,7 @@ def prominence(person: np.ndarray, size: tuple[int, int]) -> float:
 
 
 class Track:
-    """One person's way through the frames: where they were last, how they moved, for how many frames they are lost."""
+    """One person through the frames: where they were last, how they moved, for how many frames they are lost."""
 
     def __init__(self, number: int, person: np.ndarray) -> None:
         self.number, self.person, self.box = number, person, box_of(person)
@@ -111,7 +111,7 @@ class Tracker:
 class SteadyBox:
     """Smooths boxes over time: the center follows with little lag, the size slowly, no joint is cut off."""
 
-    CENTER, SIDE = 0.6, 0.25  # share of the new in the smoothed value
+    CENTER, SIDE = 0.6, 0.25  # weight of the new in the smoothed value
 
     def __init__(self) -> None:
         self.box: np.ndarray | None = None
@@ -120,8 +120,8 @@ class SteadyBox:
         """The next box (3,) -> the smoothed one."""
         if self.box is None:
             self.box = box
-        share = np.array([self.CENTER, self.CENTER, self.SIDE])
-        smoothed = share * box + (1 - share) * self.box
+        weight = np.array([self.CENTER, self.CENTER, self.SIDE])
+        smoothed = weight * box + (1 - weight) * self.box
         needed = box[2] / BOX_ENLARGE + 2 * np.abs(box[:2] - smoothed[:2]).max()
         self.box = np.array([*smoothed[:2], max(smoothed[2], needed)])
         return self.box

@@ -126,10 +126,13 @@ def test_empty_packets_of_an_avi_are_no_frames_and_take_their_time(tmp_path):
     assert frames[-1].time == pytest.approx(29 / 25)
 
 
-def test_broadcasts_that_were_joined_go_on_where_time_goes_back(tmp_path):
-    parts = [numbered(tmp_path / f"{part}.ts", count).read_bytes() for part, count in enumerate((20, 12))]
-    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
-    video, frames = read(tmp_path / "joined.ts")
+@pytest.mark.parametrize(
+    ("ending", "codec", "options"), [("ts", "libx264", {"bf": "2"}), ("mpg", "mpeg2video", {}), ("webm", "libvpx", {})]
+)
+def test_files_that_were_joined_go_on_where_time_goes_back(tmp_path, ending, codec, options):
+    parts = [numbered(tmp_path / f"{count}.{ending}", count, codec, **options).read_bytes() for count in (20, 12)]
+    (tmp_path / f"joined.{ending}").write_bytes(b"".join(parts))
+    video, frames = read(tmp_path / f"joined.{ending}")
     assert [number_shown(frame) for frame in frames] == [*range(20), *range(12)]
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(32) / 25, atol=1e-3)
     assert (
@@ -166,10 +169,18 @@ def test_a_browser_s_recording_has_the_rate_of_its_frames(tmp_path):
     np.testing.assert_allclose([frame.time for frame in frames], np.array(times) / 1000, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "3", "b-adapt": "0"}])
-@pytest.mark.parametrize("ending", ["mp4", "avi", "mkv", "ts", "h264"])
-def test_frames_come_in_order_and_evenly_from_every_container(tmp_path, ending, options):
-    video, frames = read(numbered(tmp_path / f"a.{ending}", 30, **options))
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b-adapt": "0"}])
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [
+        *((ending, "libx264") for ending in ("mp4", "mov", "avi", "mkv", "ts", "flv", "h264")),
+        *(("avi", "mpeg4"), ("mpg", "mpeg2video"), ("ts", "mpeg2video")),
+    ],
+)
+def test_frames_come_in_order_and_evenly_from_every_container(tmp_path, ending, codec, options):
+    if codec != "libx264":
+        options = {"bf": options["bf"]}
+    video, frames = read(numbered(tmp_path / f"a.{ending}", 30, codec, **options))
     assert [(frame.index, number_shown(frame)) for frame in frames] == [(index, index) for index in range(30)]
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(30) / 25, atol=2e-3)
     assert video.rate == pytest.approx(25) and not video.warnings() and video.facts()["frames_lost"] == 0
