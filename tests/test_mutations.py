@@ -31,6 +31,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(tried, kind):
         assert reader["grown_mb"] < 2000
 
 
+@pytest.mark.slow
 def test_no_reader_is_forgotten(tried):
     assert {reader["reader"].split(",")[0] for reader in tried} == {*FORMATS}
 
