@@ -58,13 +58,13 @@ TABLES = {
         dataset="synthetic",
     ),
     "wild-rates": Table(
-        {**FROZEN, **learning_rates("3e-5", "6e-5", "1e-4", "2e-4")},
+        {**FROZEN, **learning_rates("3e-5", "6e-5", "1e-4")},
         stream="wild",
         dataset="wild",
         measures=("reprojection_share_of_box", "mpjpe_mm", "pampjpe_mm", "accel_mm"),
     ),
     "footage-rates": Table(
-        {**FROZEN, **learning_rates("3e-5", "6e-5", "1e-4", "1.4e-4", "2e-4")},
+        {**FROZEN, **learning_rates("3e-5", "6e-5", "1e-4")},
         stream="wild",
         dataset="wild",
         measures=("adapted_share_of_box", "accel_mm"),
