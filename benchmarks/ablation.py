@@ -181,7 +181,7 @@ def runs_of(name: str, table: Table, seeds: Sequence[int]) -> list[Run]:
         for part, given in (inputs or {"": ["--dataset_name", table.stream]}).items():
             folder = PROJECT / "experiments" / name / f"seed-{seed}" / part
             for row, flags in table.rows.items():
-                runs.append(Run(row, folder / file_name(row), [*given, *flags], root, made_with))
+                runs.append(Run(row, folder / file_name(row), [*given, *table.more, *flags], root, made_with))
     return runs
 
 

@@ -40,6 +40,7 @@ class Table(NamedTuple):
         seeds: of the streams
         measures: columns, from MEASURES; the first two are shown in percent of frozen, too
         clips: where they are named, each of these sequences of the stream is run as a video instead
+        more: flags of every row
     """
 
     rows: Rows
@@ -48,6 +49,7 @@ class Table(NamedTuple):
     seeds: tuple[int, ...] = (0,)
     measures: tuple[str, ...] = ("mpjpe_mm", "pampjpe_mm", "pve_mm", "accel_mm", "frames_per_second")
     clips: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
 
 TABLES = {
@@ -62,6 +64,7 @@ TABLES = {
         stream="wild",
         dataset="wild",
         measures=("reprojection_share_of_box", "mpjpe_mm", "pampjpe_mm", "accel_mm"),
+        more=("--max_frames", "150"),
     ),
     "footage-rates": Table(
         {**FROZEN, **learning_rates("3e-5", "6e-5", "1e-4")},
