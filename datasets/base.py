@@ -19,6 +19,7 @@ from utils.structures import Frame
 # what a column of a processed file holds per frame
 _FILE_SHAPES = {
     "center": (2,),
+    "keypoints": (len(JOINTS49), 3),
     "part": (len(SPIN24), 3),
     "S": (len(SPIN24), 4),
     "pose": (72,),

@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from datasets.base import CroppedFrames
-from utils.files import load_npz
+from datasets.base import CroppedFrames, read_columns
 from utils.image import BOX_UNIT, Crop
 
 _KEYS = ("imgname", "center", "scale", "keypoints", "S")
 
 
 def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
-    """Open the converted recording -> its frames, a sequence for each camera, and that none is missing.
+    """Open the converted recording -> its frames, a sequence for each camera, and what is missing.
 
     Raises UserError when the file is missing, damaged or empty.
     """
-    raw = load_npz(annotations, _KEYS, remedy)
+    raw, missing = read_columns(annotations, _KEYS, remedy)
     sequences = np.array([Path(str(name)).parent.name for name in raw["imgname"]], dtype=str)
     columns = {
         "imgname": raw["imgname"],
@@ -28,7 +27,7 @@ def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
         "sequence": sequences,
         "person": np.zeros(len(sequences), np.int64),
     }
-    return DetectedFrames(images, columns, annotations), []
+    return DetectedFrames(images, columns, annotations, missing), missing
 
 
 class DetectedFrames(CroppedFrames):

@@ -83,7 +83,7 @@ class Camera(NamedTuple):
 
 def convert(
     root: Path, output: Path, follow: Follow, keypoints: str = "mediapipe", settings: Settings = Settings()
-) -> None:
+) -> list[str]:
     """Write the frames in which the person is followed as images, and truth and 2D joints into `output`.
 
     Columns: imgname, center, scale, `keypoints` (N,49,3) px and confidence, `S` (N,24,4) m in camera axes around the
@@ -96,7 +96,8 @@ def convert(
         keypoints: `mediapipe`, `openpose` for the recording's own, or a folder with an AlphaPose file cam01.json or a
             folder cam01 of OpenPose's BODY_25 files for each camera
 
-    Raises UserError when something is missing, damaged, or follows nobody.
+    Returns the names of the cameras that could not be converted. Raises UserError when none can, or, if strict, one
+    cannot.
     """
     tasks = [
         Task(
@@ -108,7 +109,7 @@ def convert(
         for camera in CAMERAS
     ]
     settings = settings._replace(recorded={"keypoints": keypoints})
-    convert_all(tasks, "multiview", root, settings, output, "keypoints")
+    return convert_all(tasks, "multiview", root, settings, output, "keypoints")
 
 
 def read_cameras(root: Path) -> dict[str, Camera]:
