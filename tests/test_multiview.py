@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 from datasets import multiview as stream
 from datasets.base import batches
 from footage.keypoints import KeypointFiles
+from footage.video import Video
 from utils.data_preprocess import multiview
 from utils.data_preprocess.conversion import Settings
 from utils.data_preprocess.multiview import CAMERAS, Followed
@@ -144,12 +146,9 @@ def write_wheels(root: Path, changed: dict[str, bytes | None] = {}) -> Path:  # 
 
 def follow(video: Path, keypoints: str) -> Iterator[Followed]:
     """Whoever is second in the detector's files, in a box of 250 px."""
-    files = KeypointFiles(Path(keypoints), numbered=True)
-    capture = cv2.VideoCapture(str(video))
-    for index in range(FRAMES):
-        rgb = capture.read()[1][..., ::-1]
-        yield Followed(index, rgb, files.everyone(index, "", rgb)[1], CENTRE, 1.25)
-    capture.release()
+    files = KeypointFiles(Path(keypoints), Video(str(video)))
+    for frame in islice(Video(str(video)), FRAMES):
+        yield Followed(frame.index, frame.rgb, files.detect_all(frame)[1], CENTRE, 1.25)
 
 
 def follow_wrongly(video: Path, keypoints: str) -> Iterator[Followed]:
@@ -242,7 +241,7 @@ def test_unpacked_wheels_give_the_same(recording, tmp_path):
 def test_what_is_missing_is_named_with_the_commands_that_get_it(tmp_path, caplog, lost, version):
     root = write_wheels(tmp_path, {lost: None})
     with pytest.raises(UserError):
-        convert(root, tmp_path / "multiview.npz")
+        convert(root, tmp_path / "multiview.npz", strict=True)
     message = next(record.getMessage() for record in caplog.records if lost in record.getMessage())
     assert f"Pose2Sim {version}" in message
     for wanted in ("0.6.0", "0.4.0"):
@@ -283,7 +282,7 @@ _BOMB = "<!DOCTYPE b [" + "".join(f'<!ENTITY e{k} "{f"&e{k - 1};" * 10 if k else
 def test_damaged_files_are_named(tmp_path, caplog, name, content):
     root = write_wheels(tmp_path, {name: content})
     with pytest.raises(UserError):
-        convert(root, tmp_path / "multiview.npz")
+        convert(root, tmp_path / "multiview.npz", strict=True)
     assert any(name in record.getMessage() for record in caplog.records)
     assert not (tmp_path / "multiview.npz").exists()
 

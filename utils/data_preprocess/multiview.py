@@ -304,4 +304,4 @@ def _version_with(name: str) -> str:
 
 def _remedy(root: Path) -> str:
     commands = " and ".join(f"`pip download --no-deps -d {root} pose2sim=={version}`" for version in VERSIONS)
-    return f"run {commands}, or set MULTIVIEW_ROOT in config.py (README, Multiview)"
+    return f"run {commands}, or set MULTIVIEW_ROOT in config.py (docs/datasets.md, Multiview)"
