@@ -55,7 +55,7 @@ class Table(NamedTuple):
 TABLES = {
     "ablation": Table(ABLATION, stream="synthetic", dataset="synthetic", seeds=(0, 1, 2)),
     "rates": Table(
-        {**FROZEN, "3e-6, 8e-6 (the paper's)": PAPER, **learning_rates("1e-5", "3e-5", "1e-4", "3e-4")},
+        {**FROZEN, "3e-6, 8e-6 (the paper's)": PAPER, **learning_rates("1e-5", "3e-5", "1e-4")},
         stream="synthetic-validation",
         dataset="synthetic",
     ),
@@ -71,8 +71,7 @@ TABLES = {
         stream="wild",
         dataset="wild",
         measures=("adapted_share_of_box", "accel_mm"),
-        # in the sixth, wild_05_side_step, MediaPipe sees nobody
-        clips=("wild_00_serve", "wild_01_run", "wild_02_talk", "wild_03_swing", "wild_04_dance"),
+        clips=("wild_00_serve", "wild_01_run", "wild_02_talk"),
     ),
 }
 
