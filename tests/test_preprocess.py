@@ -155,6 +155,14 @@ def test_released_smpl_can_be_used_as_it_is(released_smpl):
     np.testing.assert_array_equal(model["v_template"], toys.smpl_model()["v_template"])
 
 
+def test_a_released_body_without_its_arrays_is_named(tmp_path):
+    model = {**toys.smpl_model(), "weights": "abc", "J": 3.0, "f": [[1, 2]]}
+    (tmp_path / "basicmodel_neutral_lbs.pkl").write_bytes(pickle.dumps(model, 2))
+    with pytest.raises(UserError, match=r"basicmodel_neutral_lbs\.pkl: J, weights, f is no array; download SMPL"):
+        smpl_model.convert(tmp_path)
+    assert not (tmp_path / "SMPL_NEUTRAL.pkl").exists()
+
+
 def test_missing_body_models_are_named(tmp_path):
     with pytest.raises(UserError, match=r"basicmodel_neutral_\*\.pkl.*download SMPL"):
         smpl_model.convert(tmp_path)

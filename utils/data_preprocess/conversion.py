@@ -301,7 +301,10 @@ def video_frames(video: Path, wanted: Collection[int], count: int, remedy: str) 
                 how = f"ends after {number} of {count} annotated frames" if number else "cannot be decoded"
                 raise UserError(f"{video} {how}; {remedy}")
             if number in wanted:
-                yield number, capture.retrieve()[1]
+                is_decoded, image = capture.retrieve()
+                if not is_decoded:
+                    raise UserError(f"{video}: frame {number} cannot be decoded; {remedy}")
+                yield number, image
     finally:
         capture.release()
 

@@ -33,6 +33,9 @@ def convert(folder: Path) -> None:
         source = released[-1] if released else target
         model = load_pickle(source, _KEYS, _REMEDY)
         plain = {key: value for key, value in model.items() if _is_plain(value)}
+        lacking = [key for key in _KEYS if not np.shape(plain.get(key, 0))]
+        if lacking:
+            raise UserError(f"{source}: {', '.join(lacking)} is no array; {_REMEDY}")
         write_atomically(target, lambda path, plain=plain: path.write_bytes(pickle.dumps(plain, protocol=2)))
         log.info("%s: %d vertices, from %s", target, len(plain["v_template"]), source)
 
