@@ -34,9 +34,8 @@ _DTYPES = {  # of what is stored under the name with Storage at its end
 _STATES = ("model", "state_dict", "model_state_dict")
 # nn.DataParallel's, torch.compile's, and the name that most trainers give to their network
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_PROTOCOL = (
-    2  # of pickle: what torch.save writes unless told otherwise, and all that torch.load reads with weights_only
-)
+# of pickle, which torch.save writes unless told otherwise, and all that torch.load reads with weights_only
+_PROTOCOL = 2
 
 
 def read_weights(file: Path, remedy: str) -> dict[str, Tensor]:
