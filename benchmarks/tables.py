@@ -55,7 +55,7 @@ class Table(NamedTuple):
 TABLES = {
     "ablation": Table(ABLATION, stream="synthetic", dataset="synthetic", seeds=(0, 1, 2)),
     "rates": Table(
-        {**FROZEN, "3e-6, 8e-6 (the paper's)": PAPER, **learning_rates("1e-5", "3e-5", "1e-4")},
+        {**FROZEN, "3e-6, 8e-6 (the paper's)": PAPER, **learning_rates("1e-5", "3e-5", "1e-4", "3e-4")},
         stream="synthetic-validation",
         dataset="synthetic",
     ),
