@@ -15,21 +15,26 @@ A network that was trained on one domain meets a video of another. Its weights w
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.learner import Learner, Past, StepOptions, make_learner
+from models.learner import Learner, Past, StepOptions, make_learner, weights_kept
 from models.prediction import predict
+from parts import is_divided, run_divided
 from runs import RunOptions, learning_rates, list_people, modes, open_run, other_defaults
 from utils import losses
 from utils.errors import run_command
+from utils.files import check_space
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.loop import KeypointCoverage, to_device, to_numbers
+from utils.loop import to_device, to_numbers
 from utils.options import parse
 from utils.results import Results, recorded
+from utils.resume import Checkpoints
 from utils.structures import Frame, Prediction
+from verify import verify
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,13 @@ def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float
 
 
 def lower_terms(probe: nn.Module, frame: Frame, source: Frame | None, learner: Learner) -> dict[str, Tensor]:
-    """The lower objective at the probe, from one forward of frame and source: `total` and its terms."""
+    """The lower objective at the probe, from one forward of frame and source: `total` and its terms.
+
+    The joints of the frame, as they are before the update, are left to learner.guard.
+    """
     size, samples = len(frame["keypoints_2d"]), [] if source is None else [source]
     predicted = predict(probe, learner.joints_body, frame, *samples)
+    learner.guard.before = predicted.joints[:size].detach()
     terms = frame_terms(predicted.rows(slice(size)), frame["keypoints_2d"], learner)
     if source is not None:
         terms |= labelled_terms(predicted.rows(slice(size, None)), source)
@@ -144,28 +153,33 @@ def run_stream(
     learner: Learner,
     score: Callable[[Prediction, Frame], list[dict[str, float]]],
     results: Results,
+    passed: Callable[[int], None] = lambda frames: None,
+    done: int = 0,
 ) -> None:
-    """The loop: fetch, adapt, predict, score.
+    """The loop: fetch, adapt, predict, score; `passed` is told how many frames more are done than the first `done`.
 
     Raises NotFiniteError when a loss is not finite, and UserError at the end when no frame had a joint to adapt to.
     """
-    coverage, device = KeypointCoverage(learner.joints), learner.body.v_template.device
+    coverage, device = learner.coverage, learner.body.v_template.device
     line = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    with tqdm(total=results.frames, unit=" frames", bar_format=line, dynamic_ncols=True) as bar:
+    with tqdm(total=results.frames, initial=done, unit=" frames", bar_format=line, dynamic_ncols=True) as bar:
         for batch in frames:
             if "image" not in batch:  # footage in which the person is not there
                 results.add(batch, None)
                 bar.update()
+                passed(1)
                 continue
             frame, terms = to_device(batch, device), {}
             adapted = [False] * len(frame["image"])
             if learner.adapts and any(adapted := coverage.count(batch)):
+                learner.guard.remember(learner)
                 terms = adapt(frame, to_device(next(source), device) if source else None, learner)
-            prediction = learner.predict(frame)
+            prediction, jumps = learner.guard.predict(learner, frame, is_updated=any(adapted))
             numbers = to_numbers(terms, prediction, frame)
-            results.add(frame, prediction, score(prediction, frame), numbers, adapted)
+            results.add({**frame, "jump": jumps}, prediction, score(prediction, frame), numbers, adapted)
             bar.update(len(frame["image"]))
             bar.set_postfix(results.running(), refresh=False)
+            passed(len(frame["image"]))
     coverage.check()
 
 
@@ -178,16 +192,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
     options = read_options(argv)
     torch.manual_seed(options.seed)
+    if options.verify:
+        print(verify(Path(options.verify)))
+        return
     if options.list_people:
         print(list_people(options))
         return
     adapts = options.method == "boa"
-    run = open_run(options, with_source=adapts and options.labelloss_weight > 0)
+    with_source = adapts and options.labelloss_weight > 0
+    if is_divided(options):
+        print((run_divided(options, with_source).folder / "performance.txt").read_text(), end="")
+        return
+    run = open_run(options, with_source)
     compat = options.paper_compat
     learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts)
-    with recorded(run.results):
-        run_stream(run.frames, run.source, learner, run.score, run.results)
-    print((run.results.run.folder / "performance.txt").read_text(), end="")
+    record, parts = run.results.run, run.parts()
+    checkpoints = Checkpoints(record.folder, options.checkpoint_every, parts and {"learner": learner, **parts})
+    if not record.is_complete:
+        checkpoints.load()
+        check_space(record.folder, checkpoints.bytes_needed() + run.results.bytes_needed(), "the run")
+        kept = record.folder / "model.pt" if options.save_model else None
+        with recorded(run.results), weights_kept(learner.model, kept), checkpoints.stoppable():
+            done = len(record.rows)
+            run_stream(run.frames, run.source, learner, run.score, run.results, checkpoints.passed, done)
+    print((record.folder / "performance.txt").read_text(), end="")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ from footage.people import Footage
 from footage.poses import PosesFile
 from utils.files import write_atomically
 from utils.image import BOX_UNIT
-from utils.results import Row, RunFolder, means_of, table_of
+from utils.results import Row, RunFolder, guard_lines, guarded, means_of, table_of
+from utils.resume import State, has_state
 from utils.structures import Frame, Prediction
 
 log = logging.getLogger("boa")
 
-_LABELS = ("index", "time_s", "image", "person", "seen", "adapted")
+_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "jump")
 _COLUMNS = {
     "frozen_px": "frozen_px",
     "frozen_share": "frozen_share_of_box",
@@ -31,6 +32,7 @@ _COLUMNS = {
     "adapted_share": "adapted_share_of_box",
     "accel": "accel_mm",
 }
+_OVERLAY_BYTES = 20_000  # of a frame of 720 px
 # what `seen` says in scores.csv: by the detector, interpolated over a gap, not there
 SEEN, BRIDGED, MISSING = "yes", "bridged", "no"
 
@@ -71,6 +73,7 @@ class FootageResults:
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
         labels |= {"seen": BRIDGED if frame["bridged"] else SEEN, "adapted": "yes" if adapted[0] else "no"}
+        labels["jump"] = frame.get("jump", [""])[0]
         if not frame["bridged"]:
             self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}
             self.counted += 1
@@ -86,14 +89,42 @@ class FootageResults:
         means = {name: total / max(1, self.counted) for name, total in self.sums.items()}
         return {name.removesuffix("_share"): f"{100 * mean:.1f} %" for name, mean in means.items()}
 
+    def bytes_needed(self) -> int:
+        """Room for what is written frame by frame, of an overlay as large as most."""
+        frames = self.frames or 0
+        return self.poses.file.bytes_needed(frames) + _OVERLAY_BYTES * frames
+
+    def state(self) -> State:
+        """What there is up to now (utils.resume.Stateful)."""
+        return {
+            "run": self.run.state(),
+            "sums": self.sums,
+            "counted": self.counted,
+            "poses": self.poses.state(),
+            "overlay": self.overlay.state(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.run.load_state(state["run"])
+        self.sums, self.counted = state["sums"], state["counted"]
+        self.poses.load_state(state["poses"])
+        self.overlay.load_state(state["overlay"])
+
+    def discard(self) -> None:
+        """Take away what is kept to go on."""
+        self.poses.discard()
+        self.overlay.discard()
+
     def close(self) -> None:
         """Finish every file, whatever happens to the others; on a full disk the large ones make room for the scores."""
         rate = self.run.frames_per_second()
         with ExitStack() as steps:  # done from the last to the first
+            steps.callback(self._save_scores, rate)
             if self.run.rows:
                 steps.callback(write_atomically, self.run.folder / "reprojection.png", self._plot)
-            steps.callback(self._save_scores, rate)
-            steps.callback(self.poses.discard)
+            if not has_state(self.run.folder):
+                steps.callback(self.poses.discard)
             steps.callback(self._save_poses)
             steps.callback(self.run.writer.close)
             steps.callback(self.overlay.close)
@@ -113,13 +144,14 @@ class FootageResults:
             **{_COLUMNS[score]: value for score, value in means.items()},
             "frames_per_second": rate,
             **self.footage.facts(),
+            "guards": guarded(rows),
         }
         for warning in self.footage.warnings():
             log.warning(warning)
         lines = [
-            f"{len(rows)} frames, {rate:.2f} frames/s; bridged: {numbers['frames_bridged']}, "
+            f"{len(rows)} frames; bridged: {numbers['frames_bridged']}, "
             f"without the person: {numbers['frames_missing']}, "
-            f"predicted but not adapted to: {numbers['frames_not_adapted']}"
+            f"predicted but not adapted to: {numbers['frames_not_adapted']}" + guard_lines(rows)
         ]
         for name in ("frozen", "adapted"):
             if means[f"{name}_px"] is not None:

@@ -3,20 +3,25 @@
 import copy
 import io
 from collections import deque
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from models.guard import JumpGuard
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import SMPL
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.joints import SPIN
+from utils.loop import KeypointCoverage
 from utils.options import option
+from utils.resume import State
 from utils.structures import Frame, Prediction
 
 ADAPTS = "--method boa"  # the mode in which these flags do something
@@ -45,6 +50,13 @@ class StepOptions:
     consistent_pose_weight: float = option(1.0, "mean teacher's rotations", least=0, only=ADAPTS)
     consistent_beta_weight: float = option(0.001, "mean teacher's shape", least=0, only=ADAPTS)
     ema_decay: float = option(0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS)
+    # safety
+    jump_limit: float = option(
+        200.0, "mm by which an update may move the joints of its frame, else it is marked; 0: any", least=0, only=ADAPTS
+    )
+    revert_jumps: bool = option(False, "undo such updates", only=ADAPTS)
+    # afterwards
+    save_model: bool = option(False, "keep the adapted weights, model.pt, for another run's --model_file", only=ADAPTS)
 
 
 class Weights(NamedTuple):
@@ -115,6 +127,15 @@ class History:
         rows, images, keypoints = zip(*found, strict=True)
         return Past(list(rows), {"image": torch.stack(images), "keypoints_2d": torch.stack(keypoints)})
 
+    def state(self) -> State:
+        """The frames, and which was the last (utils.resume.Stateful)."""
+        return {"frames": list(self.frames), "last": self.last}
+
+    def load_state(self, state: State, device: torch.device) -> None:
+        """Go on from there."""
+        self.frames.extend((index, *(part.to(device) for part in parts)) for index, *parts in state["frames"])
+        self.last = state["last"]
+
     def _places(self, batch: Frame) -> list[tuple[str, int, int]]:
         size, after = len(batch["keypoints_2d"]), self.last[2] + self.step if self.last else 0
         sequences = batch.get("sequence", [""] * size)
@@ -137,6 +158,8 @@ class Learner:
         joints: those of the 49 that the 2D losses see
         weights: of the terms
         adapts: False for a model that stays as it is
+        coverage: counts the frames that have something to adapt to
+        guard: watches how far updates move the prediction
     """
 
     model: nn.Module
@@ -151,11 +174,47 @@ class Learner:
     weights: Weights
     decay: float
     adapts: bool
+    coverage: KeypointCoverage
+    guard: JumpGuard
 
     @torch.no_grad()
     def predict(self, frame: Frame) -> Prediction:
         """What the model, as it is now, says of a batch of frames."""
         return predict(self.model, self.body, frame)
+
+    def state(self) -> State:
+        """All that adapting has changed (utils.resume.Stateful)."""
+        coverage = {"coverage": self.coverage.state()}
+        if not self.adapts:
+            return coverage
+        parts = {"model": self.model, "teacher": self.teacher, "optimizer": self.optimizer}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return {**coverage, **states, "history": self.history.state()}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.coverage.load_state(state["coverage"])
+        if self.adapts:
+            self.model.load_state_dict(state["model"])
+            self.teacher.load_state_dict(state["teacher"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history.load_state(state["history"], self.body.v_template.device)
+
+
+@contextmanager
+def weights_kept(model: nn.Module, file: Path | None) -> Iterator[None]:
+    """Save the weights at the end of a `with`, also of one that the user stopped, in the form of a base model."""
+
+    def save() -> None:
+        if file:
+            write_atomically(file, lambda path: torch.save({"model": model.state_dict()}, path))
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        save()
+        raise
+    save()
 
 
 def make_learner(
@@ -200,4 +259,6 @@ def make_learner(
         weights=Weights.of(options),
         decay=options.ema_decay,
         adapts=adapts,
+        coverage=KeypointCoverage(joints),
+        guard=JumpGuard(options.jump_limit, options.revert_jumps),
     )

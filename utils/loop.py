@@ -1,7 +1,7 @@
 """What the loop over the frames does beside the algorithm: moving, checking, counting."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from utils import losses
 from utils.errors import NotFiniteError, UserError
 from utils.joints import JOINTS49, joint_names
+from utils.resume import State
 from utils.structures import Frame, Prediction
 
 # what the network and the losses need; what only the host reads, as the person's number, stays there, since fetching it
@@ -34,6 +35,36 @@ def to_numbers(terms: Mapping[str, Tensor], prediction: Prediction, frame: Frame
     return {name: values[name] for name in terms}
 
 
+class Batches:
+    """Batches of frames that are counted as they are taken, so that a run can go on after them (utils.resume.Stateful).
+
+    Args:
+        after: how many were taken -> the batches that follow
+    """
+
+    def __init__(self, after: Callable[[int], Iterator[Frame]]) -> None:
+        self.after, self.taken = after, 0
+        self.batches: Iterator[Frame] | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        if self.batches is None:
+            self.batches = self.after(self.taken)
+        batch = next(self.batches)
+        self.taken += 1
+        return batch
+
+    def state(self) -> State:
+        """How many were taken."""
+        return {"taken": self.taken}
+
+    def load_state(self, state: State) -> None:
+        """Go on after as many."""
+        self.taken = state["taken"]
+
+
 class KeypointCoverage:
     """Which 2D joints the frames have, and how many frames have one that a loss uses.
 
@@ -53,6 +84,15 @@ class KeypointCoverage:
         self.frames_with += sum(visible)
         self.frames_without += len(visible) - sum(visible)
         return visible
+
+    def state(self) -> State:
+        """What was counted (utils.resume.Stateful)."""
+        return {"confidence": self.confidence, "with": self.frames_with, "without": self.frames_without}
+
+    def load_state(self, state: State) -> None:
+        """Count on from there."""
+        self.confidence = state["confidence"]
+        self.frames_with, self.frames_without = state["with"], state["without"]
 
     def check(self) -> None:
         """Raise UserError when all frames were without."""

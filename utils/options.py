@@ -18,6 +18,7 @@ def option(
     most: float | None = None,
     below: float | None = None,
     only: str = "",
+    without_name: bool = False,
 ) -> Any:  # dataclasses.field says so, too: the field has the type of its annotation
     """A field of such a table.
 
@@ -27,8 +28,9 @@ def option(
         choices: the words that are allowed
         least, most, below: of a number, the least and the most that is allowed, and what it must stay below
         only: the mode in which the flag does something (see `parse`); "" for any
+        without_name: whether the program needs no `name` with it
     """
-    limits = {"choices": choices, "least": least, "most": most, "below": below}
+    limits = {"choices": choices, "least": least, "most": most, "below": below, "without_name": without_name}
     return dataclasses.field(default=default, metadata={"help": help, "only": only, **limits})
 
 
@@ -40,7 +42,7 @@ def parse(
     others: Defaults | None = None,
     modes: Callable[[Table], set[str]] = lambda options: set(),
 ) -> Table:
-    """Read the command line into a table of options; `name` is the only flag that must be given.
+    """Read the command line into a table of options; `name` is the only flag that must be given, if it has one.
 
     Args:
         table: a frozen dataclass whose fields are made by `option`
@@ -60,9 +62,11 @@ def parse(
         if field.type is bool:
             parser.add_argument(f"--{name}", action="store_true", help=field.metadata["help"])
         else:
-            more = {"choices": field.metadata["choices"], "required": name == "name"}
-            parser.add_argument(f"--{name}", type=field.type, help=_help(field, others or {}), **more)
+            choices = field.metadata["choices"]
+            parser.add_argument(f"--{name}", type=field.type, help=_help(field, others or {}), choices=choices)
     given = vars(parser.parse_args(argv))
+    if not any(name in given for name, field in fields.items() if name == "name" or field.metadata["without_name"]):
+        parser.error("the following arguments are required: --name")
     options = table(**{**defaults(table(**given)), **given})
     for name in given:
         _check(parser, fields[name], getattr(options, name))
@@ -70,6 +74,20 @@ def parse(
         if only and only not in modes(options):
             parser.error(f"--{name} does nothing here: it is for {only}")
     return options
+
+
+def arguments_of(options: object, modes: set[str]) -> list[str]:
+    """A command line that says every option of a table that does something in these modes."""
+    arguments = []
+    for field in dataclasses.fields(options):
+        value, only = getattr(options, field.name), field.metadata["only"]
+        if value == "" or (only and only not in modes):
+            continue
+        if field.type is bool:
+            arguments += [f"--{field.name}"] if value else []
+        else:
+            arguments += [f"--{field.name}", str(value)]
+    return arguments
 
 
 def _help(field: dataclasses.Field, others: Defaults) -> str:

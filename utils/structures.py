@@ -17,11 +17,13 @@ class Frame(TypedDict, total=False):
     person: Tensor  # (B,) number within the sequence
     imgname: list[str]
     activity: list[str]
+    jump: list[str]  # what there is to say of the update (models.guard)
     # labels
     joints_3d: Tensor  # (B,24,4) m, confidence
     pose: Tensor  # (B,72) axis-angle
     betas: Tensor  # (B,10)
     betas_neutral: Tensor  # (B,10) the nearest shape of the neutral body
+    outside: Tensor  # (B,) bool: the crop shows nothing of the image
     gender: Tensor  # (B,) 0 male, 1 female, 2 neutral
     # of footage, B = 1
     rgb: Tensor  # (1,H,W,3) uint8
