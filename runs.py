@@ -13,7 +13,7 @@ from torch import nn
 import config
 import streams
 from datasets.base import CroppedFrames, batches
-from models.learner import ADAPTS
+from models.learner import ADAPTS, DYNAMIC, StepOptions
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
@@ -29,12 +29,25 @@ from utils.structures import Frame, Prediction
 # the modes in which some flags do something
 BENCHMARK, FOOTAGE = "--dataset_name", "--video"
 
+# flags of DynaBOA's command line that stand for others here, and all of its paper's script and of its script for videos
+_DYNABOA = {
+    **{"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True},
+}
+_NO_TEACHER, _NO_MOTION = {"consistentloss_weight": 0.0}, {"motionloss_weight": 0.0}
+SHORTHANDS = {
+    "preset": {"dynaboa": _DYNABOA, "dynaboa-internet": {**_DYNABOA, "shapeloss_weight": 2e-4}},
+    "use_boa": {"0": {"metalr": 0.0, **_NO_TEACHER, **_NO_MOTION, "dynamic_boa": False}, "1": {}},
+    "use_meanteacher": {"0": _NO_TEACHER, "1": {}},
+    "use_motion": {"0": _NO_MOTION, "1": {}},
+    "inner_step": {"1": {}},
+}
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """The flags of a run."""
 
-    name: str = option("", "name of the run, a folder in --expdir")
+    name: str = option("", "name of the run, a folder in --expdir", aliases=("expname",))
     expdir: str = option("experiments", "where results go")
     overwrite: bool = option(False, "replace an earlier run of the same name")
     seed: int = option(22, "of every random number", least=0)
@@ -47,7 +60,10 @@ class RunOptions:
     dataset_name: str = option("3dpw", "the video stream", choices=tuple(streams.STREAMS), only=BENCHMARK)
     batch_size: int = option(1, "frames per step", least=1, only=BENCHMARK)
     save_predictions: bool = option(
-        False, "write every frame's rotmat, betas, cam and 3D joints to predictions.npz", only=BENCHMARK
+        False,
+        "write every frame's rotmat, betas, cam and 3D joints to predictions.npz",
+        only=BENCHMARK,
+        aliases=("save_res",),
     )
     paper_compat: bool = option(
         False, "repeat the bugs of the published code, to compare numbers with it", only=BENCHMARK
@@ -75,9 +91,15 @@ class RunOptions:
     )
 
 
-def modes(options: RunOptions) -> set[str]:
+@dataclass(frozen=True)
+class Options(StepOptions, RunOptions):
+    """Every flag of the command line: those of the run, and those of the step."""
+
+
+def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
-    return {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    return found | ({DYNAMIC} if options.dynamic_boa else set())
 
 
 def learning_rates(options: RunOptions) -> Mapping[str, float]:

@@ -11,15 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.prediction import predict
+from models.prediction import features_of, predict
 from models.prior import PosePrior
 from models.smpl import SMPL
+from utils import losses
 from utils.errors import UserError
 from utils.joints import SPIN
 from utils.options import option
 from utils.structures import Frame, Prediction
 
-ADAPTS = "--method boa"  # the mode in which these flags do something
+# the modes in which these flags do something
+ADAPTS, DYNAMIC = "--method boa", "--dynamic_boa"
+
+# of further steps: 1 - cosine by which a step at this learning rate moves the features, and which goes with its square
+THRESHOLD, THRESHOLD_LR = 3.1e-4, 3e-6
 
 
 @dataclass(frozen=True)
@@ -27,24 +32,39 @@ class StepOptions:
     """The flags of a step, in the order of the algorithm; they do nothing with `--method frozen`."""
 
     # lower level and what both levels share
-    metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS)
+    metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS, aliases=("fastlr",))
     first_order: bool = option(False, "do not differentiate through the weight probe (faster)", only=ADAPTS)
     s2dloss_weight: float = option(10.0, "2D joints", least=0, only=ADAPTS)
-    shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS)
-    gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS)
+    shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS, aliases=("shape_prior_weight",))
+    gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS, aliases=("pose_prior_weight",))
     labelloss_weight: float = option(0.1, "labelled source; 0: no source is needed", least=0, only=ADAPTS)
+    lower_level_mixtrain: bool = option(True, "labelled source in the lower level", only=ADAPTS)
+    upper_level_mixtrain: bool = option(True, "labelled source in the upper level", only=ADAPTS)
     # upper level
     lr: float = option(3e-6, "learning rate of Adam", least=0, only=ADAPTS)
     beta1: float = option(0.5, "of Adam", least=0, below=1, only=ADAPTS)
     beta2: float = option(0.999, "of Adam", least=0, below=1, only=ADAPTS)
-    prev_n: int = option(5, "frames between the two of the motion loss", least=1, only=ADAPTS)
+    prev_n: int = option(5, "frames between the two of the motion loss", least=1, only=ADAPTS, aliases=("interval",))
     motionloss_weight: float = option(0.1, "motion between two frames", least=0, only=ADAPTS)
-    consistentloss_weight: float = option(0.1, "mean teacher", least=0, only=ADAPTS)
+    consistentloss_weight: float = option(0.1, "mean teacher", least=0, only=ADAPTS, aliases=("teacherloss_weight",))
     consistent_s3d_weight: float = option(5.0, "mean teacher's 3D joints", least=0, only=ADAPTS)
     consistent_s2d_weight: float = option(5.0, "mean teacher's 2D joints", least=0, only=ADAPTS)
     consistent_pose_weight: float = option(1.0, "mean teacher's rotations", least=0, only=ADAPTS)
     consistent_beta_weight: float = option(0.001, "mean teacher's shape", least=0, only=ADAPTS)
-    ema_decay: float = option(0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS)
+    ema_decay: float = option(
+        0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS, aliases=("alpha",)
+    )
+    # after it
+    dynamic_boa: bool = option(False, "further steps of the upper level while the features move", only=ADAPTS)
+    cos_sim_threshold: float = option(
+        0.0, "go on while 1 - cosine of the features before and after a step is above; 0: by --lr", only=DYNAMIC
+    )
+    optim_steps: int = option(7, "the most further steps for a frame", least=0, only=DYNAMIC)
+
+    @property
+    def threshold(self) -> float:
+        """`cos_sim_threshold`, or, where it is 0, the one that belongs to `lr`."""
+        return self.cos_sim_threshold or THRESHOLD * (self.lr / THRESHOLD_LR) ** 2
 
 
 class Weights(NamedTuple):
@@ -57,13 +77,18 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, options: StepOptions) -> "Weights":
         """The weights that the flags say."""
-        lower = {
+        both = {
             "kp2d": options.s2dloss_weight,
             "pose_prior": options.gmmpriorloss_weight,
             "shape_prior": options.shapeloss_weight,
-            "labelled": options.labelloss_weight,
         }
-        upper = {**lower, "teacher": options.consistentloss_weight, "motion": options.motionloss_weight}
+        lower = {**both, "labelled": options.labelloss_weight * options.lower_level_mixtrain}
+        upper = {
+            **both,
+            "labelled": options.labelloss_weight * options.upper_level_mixtrain,
+            "teacher": options.consistentloss_weight,
+            "motion": options.motionloss_weight,
+        }
         teacher = {
             "kp3d": options.consistent_s3d_weight,
             "kp2d": options.consistent_s2d_weight,
@@ -123,6 +148,20 @@ class History:
         return list(zip(sequences, persons, indices, strict=True))
 
 
+class Dynamic(NamedTuple):
+    """When further steps of a frame end: the features move less than `threshold`, or there were `most` of them."""
+
+    threshold: float
+    most: int
+
+
+def feature_change(before: Tensor, after: Tensor) -> Tensor:
+    """1 - cosine of features (B,H) before and after a step, of the row that moved most; float64, as it is tiny."""
+    before, after = before.double(), after.double()
+    lengths = (before.norm(dim=1) * after.norm(dim=1)).clamp(min=1e-12)
+    return (1 - (before * after).sum(dim=1) / lengths).max()
+
+
 @dataclass
 class Learner:
     """What is carried from frame to frame, and what the losses need.
@@ -137,6 +176,7 @@ class Learner:
         joints: those of the 49 that the 2D losses see
         weights: of the terms
         adapts: False for a model that stays as it is
+        dynamic: of further steps, None: there are none
     """
 
     model: nn.Module
@@ -151,6 +191,12 @@ class Learner:
     weights: Weights
     decay: float
     adapts: bool
+    dynamic: Dynamic | None
+
+    @torch.no_grad()
+    def hidden(self, frame: Frame) -> Tensor:
+        """The hidden features (K,H) of the model, as it is now, of those K frames that have evidence."""
+        return features_of(self.model, frame).hidden[losses.visible(frame["keypoints_2d"], self.joints)]
 
     @torch.no_grad()
     def predict(self, frame: Frame) -> Prediction:
@@ -200,4 +246,5 @@ def make_learner(
         weights=Weights.of(options),
         decay=options.ema_decay,
         adapts=adapts,
+        dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
     )

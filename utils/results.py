@@ -44,7 +44,10 @@ SCORES = {
     "pck": Score("pck", "PCK@150 [share]"),
     "auc": Score("auc", "AUC [share]"),
     "reprojection": Score("reprojection_share_of_box", "2D error [share of the box]"),
+    "extra_steps": Score("extra_steps", "extra steps"),
+    "feature_change": Score("feature_change_ppm", "feature change [1e-6]"),
 }
+DYNAMIC_SCORES = ("extra_steps", "feature_change")
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
 _LABELS = ("sequence", "person", "image", "activity")
@@ -91,6 +94,13 @@ def save_settings(folder: Path, options: object) -> None:
     """Write every option of a run, a dataclass, into its setting.txt."""
     settings = dataclasses.asdict(options)
     save_text(folder / _SETTINGS, "".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+
+def of_dynamic_steps(terms: Mapping[str, float]) -> dict[str, float]:
+    """Scores of the frames of a step: how many further ones there were, and how far the last one moved the features."""
+    if "dynamic/steps" not in terms:
+        return {}
+    return dict(zip(DYNAMIC_SCORES, (terms["dynamic/steps"], 1e6 * terms["dynamic/change"]), strict=True))
 
 
 class RunFolder:
@@ -231,7 +241,7 @@ class BenchmarkResults:
         if "activity" in frame:
             labels["activity"] = frame["activity"]
         for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
-            self.run.add(dict(zip(labels, values, strict=True)), row, is_adapted)
+            self.run.add(dict(zip(labels, values, strict=True)), {**row, **of_dynamic_steps(terms)}, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
@@ -256,8 +266,7 @@ class BenchmarkResults:
 
     def _save(self, rate: float) -> None:
         rows, adapted = self.run.rows, self.run.adapted
-        known = rows[0] if rows else {}  # a run that stopped in its first frame has none
-        scores = [score for score in SCORES if score in known]
+        scores = [score for score in SCORES if any(score in row for row in rows)]
         means = means_of(rows, scores)
         for score, file in _METRE_FILES.items():
             if score in scores:
