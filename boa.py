@@ -25,7 +25,7 @@ from runs import SHORTHANDS, Options, learning_rates, list_people, modes, open_r
 from utils import losses
 from utils.errors import run_command
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.loop import KeypointCoverage, to_device, to_numbers
+from utils.loop import KeypointCoverage, next_source, to_device, to_numbers
 from utils.options import parse
 from utils.results import Results, recorded
 from utils.structures import Frame, Prediction, Source
@@ -156,7 +156,7 @@ def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Te
 
 def run_stream(
     frames: Iterator[Frame],
-    source: Iterator[Frame] | None,
+    source: Iterator[Source] | None,
     learner: Learner,
     score: Callable[[Prediction, Frame], list[dict[str, float]]],
     results: Results,
@@ -176,7 +176,7 @@ def run_stream(
             frame, terms = to_device(batch, device), {}
             adapted = [False] * len(frame["image"])
             if learner.adapts and any(adapted := coverage.count(batch)):
-                terms = adapt(frame, to_device(next(source), device) if source else None, learner)
+                terms = adapt(frame, next_source(source, device), learner)
             prediction = learner.predict(frame)
             numbers = to_numbers(terms, prediction, frame)
             results.add(frame, prediction, score(prediction, frame), numbers, adapted)
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(list_people(options))
         return
     adapts = options.method == "boa"
-    run = open_run(options, with_source=adapts and options.labelloss_weight > 0)
+    run = open_run(options, with_source=adapts and options.has_source)
     compat = options.paper_compat
     learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts)
     with recorded(run.results):

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +15,28 @@ from torch import nn
 import config
 import streams
 from datasets.base import CroppedFrames, batches
+from datasets.retrieval import Retrieval, differences, open_bank, write_bank
 from models.learner import ADAPTS, DYNAMIC, StepOptions
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
 from synthetic import version
 from utils.device import be_deterministic, choose_device
+from utils.errors import UserError
 from utils.evaluation import FootageScorer, Scorer
 from utils.files import load_npy
 from utils.joints import H36M17, SPIN
 from utils.options import option
 from utils.results import BenchmarkResults, Results, RunFolder, create_folder, run_folder
-from utils.structures import Frame, Prediction
+from utils.structures import Frame, Prediction, Source
+
+log = logging.getLogger("boa")
 
 # the modes in which some flags do something
-BENCHMARK, FOOTAGE = "--dataset_name", "--video"
+BENCHMARK, FOOTAGE, RETRIEVAL = "--dataset_name", "--video", "--retrieval"
 
 # flags of DynaBOA's command line that stand for others here, and all of its paper's script and of its script for videos
-_DYNABOA = {
-    **{"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True},
-}
+_DYNABOA = {"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True, "retrieval": True}
 _NO_TEACHER, _NO_MOTION = {"consistentloss_weight": 0.0}, {"motionloss_weight": 0.0}
 SHORTHANDS = {
     "preset": {"dynaboa": _DYNABOA, "dynaboa-internet": {**_DYNABOA, "shapeloss_weight": 2e-4}},
@@ -56,6 +60,10 @@ class RunOptions:
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     stride: int = option(1, "take every n-th frame", least=1)
     max_frames: int = option(0, "stop after so many frames; 0: all", least=0)
+    # the labelled source
+    retrieval: bool = option(False, "draw labelled samples that look like the frame, for each level anew", only=ADAPTS)
+    sample_num: int = option(1, "labelled samples for each frame of a batch", least=1, only=RETRIEVAL)
+    bank: str = option("", "which of them look alike; default: the file beside the source", only=RETRIEVAL)
     # a data set
     dataset_name: str = option("3dpw", "the video stream", choices=tuple(streams.STREAMS), only=BENCHMARK)
     batch_size: int = option(1, "frames per step", least=1, only=BENCHMARK)
@@ -99,7 +107,7 @@ class Options(StepOptions, RunOptions):
 def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
     found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
-    return found | ({DYNAMIC} if options.dynamic_boa else set())
+    return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
 
 
 def learning_rates(options: RunOptions) -> Mapping[str, float]:
@@ -119,7 +127,7 @@ class Run(NamedTuple):
     """What the loop needs.
 
     Attributes:
-        frames: to go through; source: the labelled samples, None without
+        frames: to go through; source: the labelled samples or, again and again, what draws them; None without
         model, body, prior: the base model, the neutral body, the pose prior
         joints: those of the 49 that the 2D losses see
         step: by which the indices of consecutive frames differ
@@ -128,7 +136,7 @@ class Run(NamedTuple):
     """
 
     frames: Iterator[Frame]
-    source: Iterator[Frame] | None
+    source: Iterator[Source] | None
     model: nn.Module
     body: SMPL
     prior: PosePrior
@@ -143,6 +151,8 @@ def open_run(options: RunOptions, with_source: bool) -> Run:
 
     Raises UserError when a file is missing or damaged, with the command that helps.
     """
+    if options.retrieval and not with_source:
+        raise UserError("--retrieval draws from the labelled source, and the flags leave that out; add --retrieval 0")
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
 
 
@@ -157,6 +167,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
     check_rendered(stream.target, *([stream.source] if with_source else []))
     samples = streams.open_source(stream.source) if with_source else None
+    source = samples and labelled_source(options, stream.source, samples, model)
     frames, missing = stream.open()
     missing = [*missing, *(samples.missing if samples else [])]
     annotation = {"annotation": frames.annotation} if frames.annotation else {}
@@ -166,7 +177,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     folder = create_folder(options.expdir, options.name, options.overwrite)
     return Run(
         frames=batches(frames, options.batch_size),
-        source=samples and batches(samples, options.batch_size, endless=True),
+        source=source,
         model=model,
         body=bodies["neutral"],
         prior=prior,
@@ -197,7 +208,8 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
     body = _bodies(assets, ("neutral",), device)["neutral"]
     model = _base_model(options, assets, device)
     prior = PosePrior(assets.gmm).to(device)
-    samples = open_footage_source(assets) if with_source else None
+    recording = footage_recording(assets)
+    source = labelled_source(options, recording, open_footage_source(assets), model) if with_source else None
     frozen = functools.partial(predict, copy.deepcopy(model).requires_grad_(False), body.joints_only())
     folder = create_folder(options.expdir, options.name, options.overwrite)
     run = RunFolder(folder, options, {"protocol": "footage (2D joints)", "device": str(device)})
@@ -206,7 +218,7 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
     poses = PosesFile(folder, body, options.smooth, options.export)
     return Run(
         frames=iter(footage),
-        source=samples and batches(samples, 1, endless=True),
+        source=source,
         model=model,
         body=body,
         prior=prior,
@@ -226,14 +238,43 @@ def _footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
     return Footage(video, options.keypoints, options.person, options.first_frame)
 
 
+def labelled_source(
+    options: RunOptions, recording: streams.Recording, samples: CroppedFrames, model: nn.Module
+) -> Iterator[Source]:
+    """The samples one after the other, or what draws them by the features of a frame.
+
+    Args:
+        samples: of the recording
+        model: as it was trained
+    """
+    if not options.retrieval:
+        return batches(samples, options.batch_size, endless=True)
+    of_model = f" --model_file {options.model_file}" if options.model_file else ""
+    remedy = f"run `python process_data.py --dataset bank{of_model} --overwrite`"
+    if recording.rendered:
+        remedy = f"leave out --bank, or delete {recording.bank}: it is then made again"
+    file = Path(options.bank or recording.bank)
+    if recording.rendered and not options.bank and (not file.exists() or differences(file, model, samples, remedy)):
+        log.info("sorting the labelled samples into %s", file)
+        write_bank(file, model, samples)
+    bank = open_bank(file, model, samples, remedy)
+    return itertools.repeat(Retrieval(samples, bank, options.sample_num, options.seed))
+
+
+def footage_recording(assets: streams.Assets) -> streams.Recording:
+    """The labelled source of footage: Human3.6M for SMPL where it is converted, else the rendered one."""
+    has_own = assets == streams.ASSETS and streams.H36M.annotations.exists()
+    return streams.H36M if has_own else streams.WILD
+
+
 def open_footage_source(assets: streams.Assets) -> CroppedFrames:
-    """The labelled source of footage: Human3.6M for SMPL where it is converted, else the rendered one.
+    """The samples of `footage_recording`, which are rendered where they lack.
 
     With SMPL the rendered one, which shows the free body, has no betas: they mean another shape there.
     """
-    if assets == streams.ASSETS and streams.H36M.annotations.exists():
-        return streams.open_source(streams.H36M)
-    source = streams.WILD
+    source = footage_recording(assets)
+    if source == streams.H36M:
+        return streams.open_source(source)
     if not version.is_current(source.images, config.DEMO):
         from synthetic import stream  # the renderer takes half a second to load, and is needed once
 

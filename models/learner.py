@@ -62,6 +62,11 @@ class StepOptions:
     optim_steps: int = option(7, "the most further steps for a frame", least=0, only=DYNAMIC)
 
     @property
+    def has_source(self) -> bool:
+        """Whether a level has a labelled term."""
+        return self.labelloss_weight > 0 and (self.lower_level_mixtrain or self.upper_level_mixtrain)
+
+    @property
     def threshold(self) -> float:
         """`cos_sim_threshold`, or, where it is 0, the one that belongs to `lr`."""
         return self.cos_sim_threshold or THRESHOLD * (self.lr / THRESHOLD_LR) ** 2

@@ -1,7 +1,7 @@
 """What the loop over the frames does beside the algorithm: moving, checking, counting."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from utils import losses
 from utils.errors import NotFiniteError, UserError
 from utils.joints import JOINTS49, joint_names
-from utils.structures import Frame, Prediction
+from utils.structures import Frame, Prediction, Source
 
 # what the network and the losses need; what only the host reads, as the person's number, stays there, since fetching it
 # back would wait for the device
@@ -19,6 +19,12 @@ _ON_DEVICE = ("image", "keypoints_2d", "joints_3d", "pose", "betas", "betas_neut
 def to_device(batch: Frame, device: torch.device) -> Frame:
     """The batch with what is computed with on the device."""
     return {name: value.to(device) if name in _ON_DEVICE else value for name, value in batch.items()}
+
+
+def next_source(source: Iterator[Source] | None, device: torch.device) -> Source | None:
+    """The labelled sample of a step, on the device; what draws samples when it is asked is as it is."""
+    found = next(source) if source else None
+    return found if found is None or callable(found) else to_device(found, device)
 
 
 def to_numbers(terms: Mapping[str, Tensor], prediction: Prediction, frame: Frame) -> dict[str, float]:

@@ -277,7 +277,7 @@ class BenchmarkResults:
             "frames_not_adapted": len(rows) - adapted,
             **{f"by_{group}": _summed_up(members, scores) for group, members in self._groups()},
         }
-        labels = [label for label in _LABELS if label in known]
+        labels = [label for label in _LABELS if any(label in row for row in rows)]
         text = f"{len(rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
         columns = {score: SCORES[score].column for score in scores}
         self.run.save(table_of(rows, labels, columns, digits=4), self.frames, numbers, text)
