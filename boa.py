@@ -27,7 +27,7 @@ from utils.errors import run_command
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from utils.loop import KeypointCoverage, next_source, to_device, to_numbers
 from utils.options import parse
-from utils.results import Results, recorded
+from utils.results import Rehearsal, Results, recorded
 from utils.structures import Frame, Prediction, Source
 
 
@@ -136,6 +136,9 @@ def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Te
         source: as frame, with `joints_3d` (B,24,4), `pose` (B,72), `betas` (B,10), or what draws such samples for the
             features (B,D) of the frame; without it no labelled term
     """
+    if learner.soft_reset and learner.soft_reset.is_due(frame):
+        for network in (learner.model, learner.teacher):
+            learner.soft_reset(network)
     past = learner.history.recall(frame) if learner.weights.upper["motion"] else None
     hidden = learner.hidden(frame) if learner.dynamic else None
 
@@ -202,6 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     compat = options.paper_compat
     learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts)
     with recorded(run.results):
+        for earlier in range(1, options.passes):
+            passed = Rehearsal(run.results, f"{earlier} of {options.passes}")
+            run_stream(run.again(), run.source, learner, lambda *_: [], passed)
         run_stream(run.frames, run.source, learner, run.score, run.results)
     print((run.results.run.folder / "performance.txt").read_text(), end="")
 

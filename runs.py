@@ -15,8 +15,9 @@ from torch import nn
 import config
 import streams
 from datasets.base import CroppedFrames, batches
+from datasets.noise import with_noise
 from datasets.retrieval import Retrieval, differences, open_bank, write_bank
-from models.learner import ADAPTS, DYNAMIC, StepOptions
+from models.learner import ADAPTS, BENCHMARK, DYNAMIC, StepOptions
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
@@ -33,7 +34,7 @@ from utils.structures import Frame, Prediction, Source
 log = logging.getLogger("boa")
 
 # the modes in which some flags do something
-BENCHMARK, FOOTAGE, RETRIEVAL = "--dataset_name", "--video", "--retrieval"
+FOOTAGE, RETRIEVAL = "--video", "--retrieval"
 
 # flags of DynaBOA's command line that stand for others here, and all of its paper's script and of its script for videos
 _DYNABOA = {"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True, "retrieval": True}
@@ -60,6 +61,7 @@ class RunOptions:
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     stride: int = option(1, "take every n-th frame", least=1)
     max_frames: int = option(0, "stop after so many frames; 0: all", least=0)
+    passes: int = option(1, "go through what is recorded so often; the last time counts", least=1, only=ADAPTS)
     # the labelled source
     retrieval: bool = option(False, "draw labelled samples that look like the frame, for each level anew", only=ADAPTS)
     sample_num: int = option(1, "labelled samples for each frame of a batch", least=1, only=RETRIEVAL)
@@ -75,6 +77,12 @@ class RunOptions:
     )
     paper_compat: bool = option(
         False, "repeat the bugs of the published code, to compare numbers with it", only=BENCHMARK
+    )
+    keypoint_noise: float = option(
+        0.0,
+        "make the 2D joints as wrong as a detector's: deviation, fraction of the box; some are missing or exchanged",
+        least=0,
+        only=BENCHMARK,
     )
     # one's own footage
     video: str = option("", "a video file, a folder of images or the number of a camera, instead of a data set")
@@ -127,7 +135,8 @@ class Run(NamedTuple):
     """What the loop needs.
 
     Attributes:
-        frames: to go through; source: the labelled samples or, again and again, what draws them; None without
+        frames: to go through; again: gives them from the start once more
+        source: the labelled samples or, again and again, what draws them; None without
         model, body, prior: the base model, the neutral body, the pose prior
         joints: those of the 49 that the 2D losses see
         step: by which the indices of consecutive frames differ
@@ -136,6 +145,7 @@ class Run(NamedTuple):
     """
 
     frames: Iterator[Frame]
+    again: Callable[[], Iterator[Frame]]
     source: Iterator[Source] | None
     model: nn.Module
     body: SMPL
@@ -171,12 +181,15 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     frames, missing = stream.open()
     missing = [*missing, *(samples.missing if samples else [])]
     annotation = {"annotation": frames.annotation} if frames.annotation else {}
+    if options.keypoint_noise:
+        frames = with_noise(frames, options.keypoint_noise, options.seed)
     frames = frames.part(options.stride, options.max_frames)
     score = functools.partial(stream.score, bodies=bodies, regressor=regressor)
     facts = {"protocol": stream.protocol, "device": str(device), "missing_sequences": missing, **annotation}
     folder = create_folder(options.expdir, options.name, options.overwrite)
     return Run(
         frames=batches(frames, options.batch_size),
+        again=functools.partial(batches, frames, options.batch_size),
         source=source,
         model=model,
         body=bodies["neutral"],
@@ -205,6 +218,8 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
 
     assets, device = streams.footage_assets(options.model_file), choose_device(options.device)
     footage = _footage(options)
+    if options.passes > 1 and footage.video.is_camera:
+        raise UserError("--passes is for what is recorded, and a camera shows each moment once; leave it out")
     body = _bodies(assets, ("neutral",), device)["neutral"]
     model = _base_model(options, assets, device)
     prior = PosePrior(assets.gmm).to(device)
@@ -218,6 +233,7 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
     poses = PosesFile(folder, body, options.smooth, options.export)
     return Run(
         frames=iter(footage),
+        again=lambda: iter(_footage(options)),
         source=source,
         model=model,
         body=body,

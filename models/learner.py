@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from utils.options import option
 from utils.structures import Frame, Prediction
 
 # the modes in which these flags do something
-ADAPTS, DYNAMIC = "--method boa", "--dynamic_boa"
+ADAPTS, DYNAMIC, BENCHMARK = "--method boa", "--dynamic_boa", "--dataset_name"
 
 # of further steps: 1 - cosine by which a step at this learning rate moves the features, and which goes with its square
 THRESHOLD, THRESHOLD_LR = 3.1e-4, 3e-6
@@ -60,6 +61,15 @@ class StepOptions:
         0.0, "go on while 1 - cosine of the features before and after a step is above; 0: by --lr", only=DYNAMIC
     )
     optim_steps: int = option(7, "the most further steps for a frame", least=0, only=DYNAMIC)
+
+    # before it
+    soft_reset: float = option(
+        1.0,
+        "fraction of their change that the weights keep at another sequence or person; 0: back to the base model",
+        least=0,
+        most=1,
+        only=(ADAPTS, BENCHMARK),
+    )
 
     @property
     def has_source(self) -> bool:
@@ -167,6 +177,32 @@ def feature_change(before: Tensor, after: Tensor) -> Tensor:
     return (1 - (before * after).sum(dim=1) / lengths).max()
 
 
+class SoftReset:
+    """What the weights go back to where the stream is cut.
+
+    Args:
+        model: as it was trained
+        keep: the fraction of their change that the weights keep
+    """
+
+    def __init__(self, model: nn.Module, keep: float) -> None:
+        self.keep, self.base = keep, [weight.detach().clone() for weight in model.parameters()]
+        self.place: tuple[str, int] | None = None  # sequence and person of the frame before
+
+    def is_due(self, batch: Frame) -> bool:
+        """Whether another sequence or person begins with the batch, or in it; never where it does not say which."""
+        if "sequence" not in batch:
+            return False
+        places = list(zip(batch["sequence"], batch["person"].tolist(), strict=True))
+        before, self.place = self.place or places[0], places[-1]
+        return any(one != other for one, other in pairwise([before, *places]))
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> None:
+        """w = (1 - keep) * w0 + keep * w, in place; parameters only."""
+        torch._foreach_lerp_(list(network.parameters()), self.base, 1 - self.keep)
+
+
 @dataclass
 class Learner:
     """What is carried from frame to frame, and what the losses need.
@@ -182,6 +218,7 @@ class Learner:
         weights: of the terms
         adapts: False for a model that stays as it is
         dynamic: of further steps, None: there are none
+        soft_reset: at a cut, None: none
     """
 
     model: nn.Module
@@ -197,6 +234,7 @@ class Learner:
     decay: float
     adapts: bool
     dynamic: Dynamic | None
+    soft_reset: SoftReset | None
 
     @torch.no_grad()
     def hidden(self, frame: Frame) -> Tensor:
@@ -252,4 +290,5 @@ def make_learner(
         decay=options.ema_decay,
         adapts=adapts,
         dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
+        soft_reset=SoftReset(model, options.soft_reset) if options.soft_reset < 1 else None,
     )

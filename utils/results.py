@@ -199,6 +199,28 @@ class Results(Protocol):
         """Write every file, whatever happens to the others."""
 
 
+class Rehearsal:
+    """Takes an earlier pass over a stream, of which only what the weights have learnt is kept.
+
+    Args:
+        results: of the last pass
+        number: of this pass, for the progress bar
+    """
+
+    def __init__(self, results: Results, number: str) -> None:
+        self.run, self.frames, self.number = results.run, results.frames, number
+
+    def add(self, *_: object) -> None:
+        """Keep nothing."""
+
+    def running(self) -> dict[str, str]:
+        """Which pass this is."""
+        return {"pass": self.number}
+
+    def close(self) -> None:
+        """Write nothing."""
+
+
 @contextmanager
 def recorded(results: Results) -> Iterator[None]:
     """Close the results at the end of a `with`, and let them know what ended it."""
