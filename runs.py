@@ -156,7 +156,7 @@ class Run(NamedTuple):
     results: Results
 
 
-def open_run(options: RunOptions, with_source: bool) -> Run:
+def open_run(options: Options, with_source: bool) -> Run:
     """Open all that the options name; the labelled source only where it is wanted.
 
     Raises UserError when a file is missing or damaged, with the command that helps.
@@ -166,7 +166,7 @@ def open_run(options: RunOptions, with_source: bool) -> Run:
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
 
 
-def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
+def _open_benchmark(options: Options, with_source: bool) -> Run:
     """A data set, scored against its ground truth."""
     stream, device = streams.STREAMS[options.dataset_name], choose_device(options.device)
     bodies = _bodies(stream.assets, GENDERS, device)
@@ -186,6 +186,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     frames = frames.part(options.stride, options.max_frames)
     score = functools.partial(stream.score, bodies=bodies, regressor=regressor)
     facts = {"protocol": stream.protocol, "device": str(device), "missing_sequences": missing, **annotation}
+    facts |= _of_dynamic_steps(options)
     folder = create_folder(options.expdir, options.name, options.overwrite)
     return Run(
         frames=batches(frames, options.batch_size),
@@ -201,6 +202,11 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
     )
 
 
+def _of_dynamic_steps(options: Options) -> dict[str, float]:
+    """What summary.json says of dynamic steps: the threshold that is in use."""
+    return {"cos_sim_threshold": options.threshold} if options.dynamic_boa else {}
+
+
 def check_rendered(*recordings: streams.Recording) -> None:
     """Raise UserError when one was rendered by another renderer or with another body, with the command that helps."""
     for recording in recordings:
@@ -208,7 +214,7 @@ def check_rendered(*recordings: streams.Recording) -> None:
             version.check_current(recording.images, config.DEMO, recording.made_by)
 
 
-def _open_footage(options: RunOptions, with_source: bool) -> Run:
+def _open_footage(options: Options, with_source: bool) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
     # drawing, decoding and detecting, which only footage needs, take long to load
     from footage.overlay import OverlayVideo
@@ -227,7 +233,8 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
     source = labelled_source(options, recording, open_footage_source(assets), model) if with_source else None
     frozen = functools.partial(predict, copy.deepcopy(model).requires_grad_(False), body.joints_only())
     folder = create_folder(options.expdir, options.name, options.overwrite)
-    run = RunFolder(folder, options, {"protocol": "footage (2D joints)", "device": str(device)})
+    facts = {"protocol": "footage (2D joints)", "device": str(device), **_of_dynamic_steps(options)}
+    run = RunFolder(folder, options, facts)
     window = open_window(footage.name) if footage.video.is_camera else None
     overlay = OverlayVideo(folder / "overlay.mp4", footage.rate, body.faces, window)
     poses = PosesFile(folder, body, options.smooth, options.export)

@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, nargs="+", default=LEARNING_RATES, help="learning rates of Adam")
     parser.add_argument("--most", type=int, default=0, help="further steps of a frame (default: 0)")
     options = parser.parse_args(argv)
-    print("| learning rate | lower quartile | median | upper quartile | median / lr² | further steps a frame |")
+    print("| learning rate | lower quartile | median | upper quartile | median / lr | further steps a frame |")
     print("|---|---|---|---|---|---|")
     for lr in options.lr:
         changes, steps = run(lr, options.frames, options.stream, options.most)
         low, median, high = np.quantile(changes, (0.25, 0.5, 0.75))
-        print(f"| {lr:g} | {low:.1e} | {median:.1e} | {high:.1e} | {median / lr**2:.1e} | {steps.mean():.1f} |")
+        print(f"| {lr:g} | {low:.1e} | {median:.1e} | {high:.1e} | {median / lr:.0f} | {steps.mean():.1f} |")
 
 
 if __name__ == "__main__":

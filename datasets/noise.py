@@ -23,5 +23,4 @@ def with_noise(frames: CroppedFrames, deviation: float, seed: int) -> CroppedFra
     sides = BOX_UNIT * np.asarray(frames.columns["scale"], np.float64)
     noisy[..., :2] += deviation * sides[:, None, None] * rng.standard_normal(noisy[..., :2].shape)
     noisy[..., 2] *= rng.random(noisy.shape[:2]) >= MISSING_SHARE
-    noisy = noisy.astype(frames.columns["keypoints_2d"].dtype)
-    return CroppedFrames(frames.images, {**frames.columns, "keypoints_2d": noisy}, frames.origin)
+    return frames.replacing("keypoints_2d", noisy.astype(frames.columns["keypoints_2d"].dtype))

@@ -24,7 +24,8 @@ from utils.structures import Frame, Prediction
 # the modes in which these flags do something
 ADAPTS, DYNAMIC, BENCHMARK = "--method boa", "--dynamic_boa", "--dataset_name"
 
-# of further steps: 1 - cosine by which a step at this learning rate moves the features, and which goes with its square
+# 1 - cosine of the features before and after a step above which DynaBOA takes further ones, at its learning rate; what
+# steps do to the features goes about in proportion to that (benchmarks/feature_change.py)
 THRESHOLD, THRESHOLD_LR = 3.1e-4, 3e-6
 
 
@@ -79,7 +80,7 @@ class StepOptions:
     @property
     def threshold(self) -> float:
         """`cos_sim_threshold`, or, where it is 0, the one that belongs to `lr`."""
-        return self.cos_sim_threshold or THRESHOLD * (self.lr / THRESHOLD_LR) ** 2
+        return self.cos_sim_threshold or THRESHOLD * self.lr / THRESHOLD_LR
 
 
 class Weights(NamedTuple):

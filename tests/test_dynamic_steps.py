@@ -254,7 +254,7 @@ def test_without_dropout_the_teacher_gives_equal_terms_twice(world, bodies):
 
 def test_the_threshold_belongs_to_the_learning_rate_unless_it_is_given():
     assert boa.Options(lr=THRESHOLD_LR).threshold == pytest.approx(THRESHOLD)
-    assert boa.Options(lr=10 * THRESHOLD_LR).threshold == pytest.approx(100 * THRESHOLD)
+    assert boa.Options(lr=10 * THRESHOLD_LR).threshold == pytest.approx(10 * THRESHOLD)
     assert boa.Options(lr=1.0, cos_sim_threshold=0.25).threshold == 0.25
 
 
@@ -306,10 +306,13 @@ def test_steps_are_in_every_file_only_where_they_are_asked_for(main):
     assert [float(row["extra_steps"]) for row in rows_of(folder)] == [2, 2, 2]
     assert all(float(row["feature_change_ppm"]) > 0 for row in rows_of(folder))
     summary = toys.read_summary(folder)
-    assert summary["extra_steps"] == 2 and summary["feature_change_ppm"] > 0
+    assert summary["cos_sim_threshold"] == -1 and summary["extra_steps"] == 2 and summary["feature_change_ppm"] > 0
     assert "extra steps: 2.000" in (folder / "performance.txt").read_text()
     off = main(*SHORT, name="off")
-    assert "extra_steps" not in rows_of(off)[0] and "extra_steps" not in toys.read_summary(off)
+    assert (
+        "extra_steps" not in rows_of(off)[0]
+        and not {"extra_steps", "cos_sim_threshold"} & toys.read_summary(off).keys()
+    )
 
 
 def test_frames_without_evidence_take_no_further_steps(main):
