@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import gc
 
 import numpy as np
 import pytest
@@ -236,6 +237,16 @@ def test_a_frame_is_remembered_once(parts):
     learner = learner_of(parts, dynamic_boa=True, cos_sim_threshold=-1.0, optim_steps=3, prev_n=3)
     gone_through(learner, 3)
     assert [index for index, *_ in learner.history.frames] == [0, 1, 2]
+
+
+def test_nothing_is_kept_of_a_frame_beyond_the_history(parts):
+    learner, sizes = learner_of(parts, dynamic_boa=True, cos_sim_threshold=-1.0, optim_steps=1), []
+    for index in range(16):
+        boa.adapt(place(sample(10), ["a"], [index]), sample(50), learner)
+        gc.collect()
+        tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+        sizes.append(sum(tensor.nbytes for tensor in tensors))
+    assert max(sizes[8:]) <= max(sizes[2:8])
 
 
 def test_without_dropout_the_teacher_gives_equal_terms_twice(world, bodies):

@@ -52,6 +52,24 @@ def test_the_last_of_two_passes_counts_and_starts_where_the_first_one_ended(main
         assert len(predictions["rotmat"]) == 4
 
 
+@pytest.mark.slow
+def test_all_of_it_works_on_a_video_whose_bank_is_made_at_first_use(tmp_path, monkeypatch):
+    toys.write_video(tmp_path / "clip.mp4", 3, size=toys.SIZE)
+    toys.write_openpose(tmp_path / "openpose", 3)
+    toys.write_source(tmp_path / "wild", tmp_path / "wild" / "h36m_train.npz", frames=6)
+    wild = streams.WILD._replace(images=tmp_path / "wild", annotations=tmp_path / "wild" / "h36m_train.npz")
+    monkeypatch.setattr(streams, "WILD", wild)
+    monkeypatch.setattr(streams, "missing_for_footage", lambda model_file: [tmp_path / "SMPL"])
+    monkeypatch.setattr("synthetic.version.is_current", lambda *_: True)
+    flags = ["--keypoints", str(tmp_path / "openpose"), "--passes", "2", "--preset", "dynaboa-internet"]
+    more = ["--cos_sim_threshold", "-1", "--optim_steps", "1", "--sample_num", "2"]
+    boa.main(["--name", "x", "--expdir", str(tmp_path), "--video", str(tmp_path / "clip.mp4"), *flags, *more])
+    summary = toys.read_summary(tmp_path / "x")
+    assert summary["complete"] and summary["frames"] == 3 and summary["extra_steps"] == 1
+    assert "extra steps: 1.00 a frame" in (tmp_path / "x" / "performance.txt").read_text()
+    assert wild.bank.exists()
+
+
 def test_one_pass_is_what_there_is_without_the_flag(main):
     plain, _ = main("--max_frames", "3", name="plain")
     assert torch.equal(plain, main("--max_frames", "3", "--passes", "1", "--soft_reset", "1")[0])
