@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import config
 import streams
-from runs import RunOptions, modes, open_frames, open_samples, several_clips
+from runs import Options, modes, open_frames, open_samples, several_clips
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.files import load_npz
@@ -50,7 +50,7 @@ _CLIP_COLUMNS = {
 class Part(NamedTuple):
     """A run that others do not depend on: the options that make it what it is, and its folder."""
 
-    options: RunOptions
+    options: Options
     folder: Path
 
     @property
@@ -188,36 +188,38 @@ def _attempt(part: Part, launcher: Launcher, stopping: threading.Event) -> str:
     return lines[-1] if lines else "it ended without a word"
 
 
-def _part(options: RunOptions, parent: Path, name: str, **more: str) -> Part:
+def _part(options: Options, parent: Path, name: str, **more: str) -> Part:
     alone = {"per_sequence": False, "overwrite": False, "resume": True}
     alone |= {"workers": 1, "cluster": "none", "cluster_options": ""}
     options = dataclasses.replace(options, name=name, expdir=str(parent), **alone, **more)
     return Part(options, run_folder(options.expdir, name))
 
 
-def is_divided(options: RunOptions) -> bool:
+def is_divided(options: Options) -> bool:
     """Whether a run consists of parts."""
     return options.per_sequence or bool(several_clips(options.video))
 
 
-def run_divided(options: RunOptions, with_source: bool) -> RunFolder:
+def run_divided(options: Options, with_source: bool) -> RunFolder:
     """Run all parts that are not complete, and put together what they left.
 
     Raises UserError at the end when a part failed; the same command runs what lacks.
     """
+    if options.per_sequence and options.soft_reset < 1:
+        raise UserError("--per_sequence begins every sequence with the base model; leave out --soft_reset")
     folder = run_folder(options.expdir, options.name)
     if not options.overwrite and (folder / PARTS).exists():
         options = dataclasses.replace(options, resume=True)
     return (_run_clips if options.video else _run_sequences)(options, with_source)
 
 
-def _launcher(options: RunOptions, parent: Path) -> Launcher:
+def _launcher(options: Options, parent: Path) -> Launcher:
     if options.cluster == "none":
         return Processes()
     return Jobs(parent / "submitit", options.cluster, options.cluster_options)
 
 
-def _run_all(options: RunOptions, run: RunFolder, parts: Sequence[Part]) -> dict[str, str]:
+def _run_all(options: Options, run: RunFolder, parts: Sequence[Part]) -> dict[str, str]:
     parent = run.folder / PARTS
     parent.mkdir(exist_ok=True)
     failed = run_parts(parts, options.workers, _launcher(options, parent))
@@ -235,7 +237,7 @@ def _check(failed: dict[str, str], parts: Sequence[Part], parent: Path) -> None:
         )
 
 
-def _run_sequences(options: RunOptions, with_source: bool) -> RunFolder:
+def _run_sequences(options: Options, with_source: bool) -> RunFolder:
     samples = open_samples(streams.STREAMS[options.dataset_name], with_source)
     frames, facts = open_frames(options, choose_device(options.device), samples)
     run = open_folder(options, facts)
@@ -272,7 +274,7 @@ def _put_together(results: BenchmarkResults, parts: Sequence[Part]) -> None:
     results.run.started = time.monotonic() - seconds  # of one worker
 
 
-def _run_clips(options: RunOptions, with_source: bool) -> RunFolder:
+def _run_clips(options: Options, with_source: bool) -> RunFolder:
     clips = several_clips(options.video)
     device = choose_device(options.device)
     base = streams.footage_assets(options.model_file).base_model

@@ -164,6 +164,10 @@ class CroppedFrames(Dataset):
         """The same frames without one of the columns."""
         return self._with({other: column for other, column in self.columns.items() if other != name})
 
+    def replacing(self, name: str, column: np.ndarray) -> "CroppedFrames":
+        """The same frames with other numbers in one of the columns."""
+        return self._with({**self.columns, name: column})
+
     def _with(self, columns: Mapping[str, np.ndarray]) -> "CroppedFrames":
         return type(self)(self.images, columns, self.origin, self.missing, self.annotation)
 

@@ -18,7 +18,17 @@ from footage.people import Footage
 from footage.poses import PosesFile
 from utils.files import write_atomically
 from utils.image import BOX_UNIT
-from utils.results import Row, RunFolder, guard_lines, guarded, means_of, table_of
+from utils.results import (
+    DYNAMIC_SCORES,
+    SCORES,
+    Row,
+    RunFolder,
+    guard_lines,
+    guarded,
+    means_of,
+    of_dynamic_steps,
+    table_of,
+)
 from utils.resume import State, has_state
 from utils.structures import Frame, Prediction
 
@@ -78,7 +88,7 @@ class FootageResults:
             self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}
             self.counted += 1
         self.run.add_terms(terms)
-        self.run.add(labels, scores[0], adapted[0])
+        self.run.add(labels, {**scores[0], **of_dynamic_steps(terms)}, adapted[0])
         center, side = frame["center"][0].numpy().astype(np.float64), BOX_UNIT * float(frame["scale"])
         prediction = prediction.on_host()
         self.poses.add(prediction, center, side, rgb.shape[:2], float(frame["time"]))
@@ -135,13 +145,14 @@ class FootageResults:
         self.poses.close(names, index, times, [row["seen"] == BRIDGED for row in rows])
 
     def _save_scores(self, rate: float) -> None:
-        rows, means = self.run.rows, means_of(self.run.rows, _COLUMNS)
+        rows, columns = self.run.rows, self._columns()
+        means = means_of(rows, columns)
         seen = [row["seen"] for row in rows]
         numbers = {
             "frames_bridged": seen.count(BRIDGED),
             "frames_missing": seen.count(MISSING),
             "frames_not_adapted": len(rows) - seen.count(MISSING) - self.run.adapted,
-            **{_COLUMNS[score]: value for score, value in means.items()},
+            **{columns[score]: value for score, value in means.items()},
             "frames_per_second": rate,
             **self.footage.facts(),
             "guards": guarded(rows),
@@ -159,8 +170,15 @@ class FootageResults:
                 lines.append(f"2D error, {name}: {means[f'{name}_px']:.1f} px, {percent:.2f} % of the box")
         if means["accel"] is not None:
             lines.append(f"acceleration of the 3D joints: {means['accel']:.1f} mm/frame^2")
-        table = table_of(rows, _LABELS, _COLUMNS, digits=5)
+        if "extra_steps" in means:
+            lines.append(f"extra steps: {means['extra_steps']:.2f} a frame")
+        table = table_of(rows, _LABELS, columns, digits=5)
         self.run.save(table, self.frames, numbers, "\n".join(lines) + "\n")
+
+    def _columns(self) -> dict[str, str]:
+        """The scores of these frames with their names; those of dynamic steps only where there are any."""
+        dynamic = [score for score in DYNAMIC_SCORES if score in self.run.rows.known]
+        return {**_COLUMNS, **{score: SCORES[score].column for score in dynamic}}
 
     def _plot(self, path: Path) -> None:
         matplotlib.use("Agg")

@@ -62,6 +62,19 @@ def test_every_sequence_begins_with_the_base_model(command, launcher):
     assert online[8]["mpjpe_mm"] != rows[8]["mpjpe_mm"]
 
 
+def test_every_sequence_is_gone_through_so_often(command, launcher):
+    twice = command("x", "--per_sequence", "--passes", "2")
+    rows = list(csv.DictReader((twice / "scores.csv").open()))
+    alone = list(csv.DictReader((command("only", "--sequence", SEQUENCES[1], "--passes", "2") / "scores.csv").open()))
+    once = list(csv.DictReader((command("once", "--sequence", SEQUENCES[1]) / "scores.csv").open()))
+    assert rows[8:] == alone != once
+
+
+def test_a_reset_where_every_sequence_begins_anew_is_refused(command, launcher):
+    with pytest.raises(UserError, match="--per_sequence begins every sequence with the base model"):
+        command("x", "--per_sequence", "--soft_reset", "0.5")
+
+
 def test_a_part_that_fails_is_run_once_more(command, launcher):
     launcher.failures["downtown_cafe_00"] = 1
     assert toys.read_summary(command("x", "--per_sequence"))["complete"]

@@ -12,10 +12,13 @@ import pytest
 import torch
 import toys
 from places import PROJECT, TESTS
+from test_dynamic_steps import Featured
 from tiny import assert_same, content, write_clip
 
 import boa
+import models.hmr
 import streams
+from datasets.retrieval import write_bank
 from footage.remembered import RENEWED, RememberedDetector
 from footage.sources import VideoFrame
 from utils.errors import Terminated, UserError
@@ -66,6 +69,32 @@ def test_footage_goes_on_to_the_same_files(command, monkeypatch):
     whole = command("whole", *flags)
     for after in (9, 15):  # while a gap is bridged, and in the third second of the overlay
         stop(command, monkeypatch, "stopped", after, *flags, *(["--resume"] if after > 9 else []))
+    assert_same(whole, command("stopped", *flags, "--resume"))
+
+
+def test_a_run_with_every_part_goes_on_to_the_same_files_from_either_pass(command, monkeypatch):
+    def featured(*files: Path) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return Featured()
+
+    monkeypatch.setattr(models.hmr, "load_hmr", featured)
+    source = command.world.stream.source
+    write_bank(source.bank, featured().eval(), streams.open_source(source))
+    flags = ["--passes", "2", "--retrieval", "--sample_num", "2", "--soft_reset", "0.5", "--keypoint_noise", "0.02"]
+    flags += ["--dynamic_boa", "--cos_sim_threshold", "-1", "--optim_steps", "1", "--lr", "1e-4", "--save_predictions"]
+    whole = command("whole", *flags)
+    for after in (8, 13):  # at a cut of the first pass, and in the second one
+        stop(command, monkeypatch, "stopped", after, *flags, *(["--resume"] if after == 13 else []))
+    stopped = command("stopped", *flags, "--resume")
+    assert_same(whole, stopped)
+    assert toys.read_summary(stopped)["extra_steps"] == 1
+
+
+def test_footage_that_is_gone_through_twice_goes_on_to_the_same_files_from_either_pass(command, monkeypatch):
+    flags = [*write_clip(command.folder, 24), "--first_order", "--passes", "2", "--labelloss_weight", "0"]
+    whole = command("whole", *flags)
+    for after in (9, 20):
+        stop(command, monkeypatch, "stopped", after, *flags, *(["--resume"] if after == 20 else []))
     assert_same(whole, command("stopped", *flags, "--resume"))
 
 

@@ -74,7 +74,10 @@ SCORES = {
     "pck": Score("pck", "PCK@150 [share]"),
     "auc": Score("auc", "AUC [share]"),
     "reprojection": Score("reprojection_share_of_box", "2D error [share of the box]"),
+    "extra_steps": Score("extra_steps", "extra steps"),
+    "feature_change": Score("feature_change_ppm", "feature change [1e-6]"),
 }
+DYNAMIC_SCORES = ("extra_steps", "feature_change")
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
 _LABELS = ("sequence", "person", "image", "activity", "jump")
@@ -232,6 +235,18 @@ class Rows(Sequence[Row]):
             return [dict(zip(*row, strict=True)) for row in self.rows[index]]
         return dict(zip(*self.rows[index], strict=True))
 
+    @property
+    def known(self) -> set[str]:
+        """The names that any row has."""
+        return set().union(*self.names)
+
+
+def of_dynamic_steps(terms: Mapping[str, float]) -> dict[str, float]:
+    """Scores of the frames of a step: how many further ones there were, and how far the last one moved the features."""
+    if "dynamic/steps" not in terms:
+        return {}
+    return dict(zip(DYNAMIC_SCORES, (terms["dynamic/steps"], 1e6 * terms["dynamic/change"]), strict=True))
+
 
 class RunFolder:
     """What every run leaves: setting.txt, TensorBoard's events, and at the end scores.csv and summary.json.
@@ -383,6 +398,28 @@ class Results(Protocol):
         """Go on from there."""
 
 
+class Rehearsal:
+    """Takes an earlier pass over a stream, of which only what the weights have learnt is kept.
+
+    Args:
+        results: of the last pass
+        number: of this pass, for the progress bar
+    """
+
+    def __init__(self, results: Results, number: str) -> None:
+        self.run, self.frames, self.number = results.run, results.frames, number
+
+    def add(self, *_: object) -> None:
+        """Keep nothing."""
+
+    def running(self) -> dict[str, str]:
+        """Which pass this is."""
+        return {"pass": self.number}
+
+    def close(self) -> None:
+        """Write nothing."""
+
+
 @contextmanager
 def recorded(results: Results) -> Iterator[None]:
     """Close the results at the end of a `with`, and let them know what ended it.
@@ -437,7 +474,7 @@ class BenchmarkResults:
         if "outside" in frame:
             labels["outside"] = frame["outside"].tolist()
         for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
-            self.run.add(dict(zip(labels, values, strict=True)), row, is_adapted)
+            self.run.add(dict(zip(labels, values, strict=True)), {**row, **of_dynamic_steps(terms)}, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
@@ -487,8 +524,7 @@ class BenchmarkResults:
         rows, adapted = self.run.rows, self.run.adapted
         if self.keep_rows:
             save_text(self.run.folder / _ROWS, "".join(f"{json.dumps(row)}\n" for row in rows))
-        known = rows[0] if rows else {}  # a run that stopped in its first frame has none
-        scores = [score for score in SCORES if score in known]
+        scores = [score for score in SCORES if score in rows.known]
         means = means_of(rows, scores)
         for score, file in _METRE_FILES.items():
             if score in scores:
@@ -500,7 +536,7 @@ class BenchmarkResults:
             **{f"by_{group}": _summed_up(members, scores) for group, members in self._groups()},
             "guards": guarded(rows),
         }
-        labels = [label for label in _LABELS if label in known]
+        labels = [label for label in _LABELS if label in rows.known]
         text = f"{len(rows)} of {self.frames} frames{guard_lines(rows)}\n\n" + self._report(scores, means)
         columns = {score: SCORES[score].column for score in scores}
         self.run.save(table_of(rows, labels, columns, digits=4), self.frames, numbers, text)

@@ -1,5 +1,7 @@
 """What travels between the parts of the program: frames, parameters, predictions. B batch, V vertices."""
 
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol, TypedDict
 
 import torch
@@ -34,12 +36,29 @@ class Frame(TypedDict, total=False):
     bridged: Tensor  # (1,) bool: the person is not seen, only interpolated
 
 
+# a labelled sample, or what draws samples for the features (B,D) of a frame (datasets/retrieval.py)
+Source = Frame | Callable[[Tensor], Frame]
+
+
+class Features(NamedTuple):
+    """What a network makes of an image on its way.
+
+    Attributes:
+        pooled: (B,D) what the backbone sees, averaged over the image
+        hidden: (B,H) the first layer of the head, the last time that it is passed
+    """
+
+    pooled: Tensor
+    hidden: Tensor
+
+
 class SmplParams(NamedTuple):
-    """Rotations (B,24,3,3), betas (B,10) and weak perspective cam (B,3) = s, tx, ty."""
+    """Rotations (B,24,3,3), betas (B,10), weak perspective cam (B,3) = s, tx, ty; features where a network has any."""
 
     rotmat: Tensor
     betas: Tensor
     cam: Tensor
+    features: Features | None = None
 
 
 class BodyOutput(NamedTuple):
@@ -56,6 +75,7 @@ class Prediction(NamedTuple):
         rotmat: (B,24,3,3), betas: (B,10), cam: (B,3) weak perspective s, tx, ty
         joints: (B,49,3) and vertices: (B,V,3) in metres
         keypoints_2d: (B,49,2) in [-1,1] over the crop
+        features: of the network, where it has any
     """
 
     rotmat: Tensor
@@ -64,16 +84,24 @@ class Prediction(NamedTuple):
     joints: Tensor
     vertices: Tensor
     keypoints_2d: Tensor
+    features: Features | None = None
 
     def rows(self, which: slice) -> "Prediction":
         """The prediction of a part of the batch."""
-        return Prediction(*(field[which] for field in self))
+        *fields, features = self
+        seen = features and Features(*(field[which] for field in features))
+        return Prediction(*(field[which] for field in fields), seen)
+
+    def parts(self, sizes: Sequence[int]) -> list["Prediction"]:
+        """The batch taken apart into so many rows each."""
+        return [self.rows(slice(*ends)) for ends in pairwise([0, *accumulate(sizes)])]
 
     def on_host(self) -> "Prediction":
-        """The same in the host's memory, by one transfer from the device."""
-        flat = torch.cat([field.flatten(1) for field in self], dim=1).cpu()
-        parts = flat.split([field[0].numel() for field in self], dim=1)
-        return Prediction(*(part.reshape(field.shape) for part, field in zip(parts, self, strict=True)))
+        """The same in the host's memory, by one transfer from the device; without the features."""
+        fields = self[:-1]
+        flat = torch.cat([field.flatten(1) for field in fields], dim=1).cpu()
+        parts = flat.split([field[0].numel() for field in fields], dim=1)
+        return Prediction(*(part.reshape(field.shape) for part, field in zip(parts, fields, strict=True)))
 
 
 class Body(Protocol):
