@@ -17,7 +17,7 @@ import streams
 from datasets.base import CroppedFrames, batches
 from datasets.noise import with_noise
 from datasets.retrieval import Retrieval, differences, open_bank, write_bank
-from models.learner import ADAPTS, BENCHMARK, DYNAMIC, StepOptions
+from models.learner import ADAPTS, BENCHMARK, DYNAMIC, FIRST_ORDER, SECOND_ORDER, StepOptions
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
@@ -147,6 +147,8 @@ class Options(StepOptions, RunOptions):
 def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
     found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    if options.method == "boa":
+        found |= {SECOND_ORDER} if options.is_bilevel else {FIRST_ORDER}
     found |= {PARTS} if options.per_sequence or several_clips(options.video) else set()
     return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
 
@@ -217,6 +219,8 @@ def open_run(options: Options, with_source: bool) -> Run:
     """
     if options.retrieval and not with_source:
         raise UserError("--retrieval draws from the labelled source, and the flags leave that out; add --retrieval 0")
+    if options.retrieval and options.second_order == "fd":
+        raise UserError("--second_order fd needs a labelled sample twice, --retrieval draws anew; use --first_order")
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
 
 
@@ -434,10 +438,12 @@ def _bodies(assets: streams.Assets, genders: tuple[str, ...], device: torch.devi
     return {gender: body.to(device) for gender, body in bodies.items()}
 
 
-def _base_model(options: RunOptions, assets: streams.Assets, device: torch.device) -> nn.Module:
+def _base_model(options: Options, assets: streams.Assets, device: torch.device) -> nn.Module:
     """The network of `--model_file`, or the assets' own, ready to be adapted."""
     from models.hmr import load_hmr  # torchvision takes more than a second to load
 
     be_deterministic()
     # group norm has no running statistics, so that eval() only turns dropout off; SPIN's batch norm keeps its own
-    return load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
+    model = load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
+    model.set_precision(options.precision)
+    return model

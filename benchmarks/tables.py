@@ -24,7 +24,8 @@ ABLATION: Rows = {
 }
 
 
-# DynaBOA's parts, one by one, with joints that are exact and with such as detectors give; all first order, as DynaBOA is
+# DynaBOA's parts, one by one, with joints that are exact and with such as detectors give; all of first order, as
+# DynaBOA is
 _PARTS: Rows = {
     "BOA": [],
     "dynamic steps": ["--dynamic_boa"],
