@@ -440,10 +440,13 @@ def _bodies(assets: streams.Assets, genders: tuple[str, ...], device: torch.devi
 
 def _base_model(options: Options, assets: streams.Assets, device: torch.device) -> nn.Module:
     """The network of `--model_file`, or the assets' own, ready to be adapted."""
-    from models.hmr import load_hmr  # torchvision takes more than a second to load
+    from models.hmr import HMR, load_hmr  # torchvision takes more than a second to load
 
     be_deterministic()
     # group norm has no running statistics, so that eval() only turns dropout off; SPIN's batch norm keeps its own
     model = load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
-    model.set_precision(options.precision)
+    if options.precision == "bf16":
+        if not isinstance(model, HMR):
+            raise UserError("--precision bf16 is for networks that look at images, and this one is given joints alone")
+        model.in_bf16 = True
     return model
