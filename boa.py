@@ -13,6 +13,8 @@ A network that was trained on one domain meets a video of another. Its weights w
     python boa.py --name tennis --video clip.mp4        # adapt to one's own video
 """
 
+import utils.threads  # isort: skip  # noqa: F401, before torch
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from flags import SHORTHANDS, Options, learning_rates, modes, other_defaults
 from models.learner import Learner, Past, feature_change, make_learner, weights_kept
 from models.prediction import predict, predict_apart
 from parts import is_divided, run_divided
-from runs import SHORTHANDS, Options, Run, learning_rates, list_people, modes, open_run, other_defaults
+from runs import Run, list_people, open_run
 from utils import losses
 from utils.errors import run_command
 from utils.files import check_space
@@ -66,10 +69,7 @@ def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float
 
 
 def lower_terms(probe: nn.Module, frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
-    """The lower objective at the probe, from one forward of frame and source: `total` and its terms.
-
-    The joints of the frame, as they are before the update, are left to learner.guard.
-    """
+    """The lower objective at the probe, from one forward of frame and source, with its `total`; the guard looks."""
     source = source if learner.weights.lower["labelled"] else None
     now, _, sample = predict_apart(probe, learner.joints_body, frame, None, source)
     learner.guard.see(now.joints)

@@ -24,12 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PROJECT = Path(__file__).parents[1]
-sys.path[:0] = [str(PROJECT), str(Path(__file__).parent)]
-
-from plain import Plain  # noqa: E402
+sys.path.insert(0, str(PROJECT))
 
 import boa  # noqa: E402
 import streams  # noqa: E402
+from benchmarks.plain import Plain  # noqa: E402
 from models.hmr import HMR, load_mean_params  # noqa: E402
 from models.learner import Learner  # noqa: E402
 from models.prior import PosePrior  # noqa: E402
