@@ -44,8 +44,9 @@ format: .venv/dev
 	.venv/bin/ruff format .
 
 benchmark: venv
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
-	.venv/bin/python benchmarks/conversion.py
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/step.py
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/frame.py
+	.venv/bin/python benchmarks/convert.py
 
 benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.double_backward import FastDoubleBackward
 from models.guard import JumpGuard
 from models.prediction import features_of, predict
 from models.prior import PosePrior
@@ -283,8 +284,11 @@ class Learner:
     soft_reset: SoftReset | None
 
     def watch_lower(self) -> AbstractContextManager:
-        """In this context the lower objective is computed at w."""
-        return self.difference.watch() if self.difference else nullcontext()
+        """In this context the lower objective is computed at w, so that it can be differentiated twice."""
+        if self.difference:
+            return self.difference.watch()
+        is_exact = not self.probe.first_order and self.body.v_template.device.type == "cpu"
+        return FastDoubleBackward() if is_exact else nullcontext()
 
     @torch.no_grad()
     def hidden(self, frame: Frame) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import boa
 from models import second_order
+from models.double_backward import FastDoubleBackward
 from models.hmr import HMR, load_mean_params
 from models.prior import PosePrior
 from streams import DEMO_ASSETS
@@ -105,3 +107,40 @@ def test_a_low_precision_is_the_networks_alone(network, free_body):
     assert 1e-4 < error(roughly, seen) < 3e-2
     found = gradient(low, free_body, first_order=True)
     assert error(found, gradient(exact, free_body, first_order=True)) < 0.2
+
+
+@pytest.mark.parametrize("how", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "groups": 2}])
+def test_the_fast_convolution_has_the_derivatives_of_the_slow_one(how):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, bias=False, **how).double()
+    image = torch.randn(2, 4, 7, 6, dtype=torch.float64, requires_grad=True)
+    check_twice(lambda x: conv(x), image, conv.weight)
+
+
+def test_the_fast_group_norm_has_the_derivatives_of_the_slow_one():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(2, 6).double()
+    nn.init.normal_(norm.weight)
+    check_twice(lambda x: norm(x), torch.randn(3, 6, 4, 5, dtype=torch.float64, requires_grad=True), *norm.parameters())
+
+
+def check_twice(function: Callable, image: torch.Tensor, *weights: torch.Tensor) -> None:
+    """First and second derivatives by finite differences, and that the fast way was gone."""
+
+    def fast(image: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        with FastDoubleBackward():
+            return function(image)
+
+    assert type(fast(image).grad_fn) is not type(function(image).grad_fn)
+    torch.testing.assert_close(fast(image), function(image))
+    assert torch.autograd.gradcheck(fast, (image, *weights))
+    assert torch.autograd.gradgradcheck(fast, (image, *weights))
+
+
+def test_what_is_neither_stays_as_it_is():
+    """A convolution with bias, one padded by a word, a group norm of vectors."""
+    layers = [nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, padding="same", bias=False), nn.GroupNorm(1, 2)]
+    for layer, given in zip(layers, [torch.randn(1, 2, 5, 5)] * 2 + [torch.randn(4, 2)], strict=True):
+        expected = layer(given)
+        with FastDoubleBackward():
+            assert torch.equal(layer(given), expected)
