@@ -23,7 +23,7 @@ _RELU, _MAX_POOL = (F.relu, torch.relu, torch.relu_), (F.max_pool2d, torch.max_p
 
 
 class _Record(TorchFunctionMode):
-    """Keeps, of each ReLU, what it lets through, and of each max pool, what it takes."""
+    """Keeps what each ReLU lets through, and what each max pool takes; both are kept for their derivatives anyway."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Record(TorchFunctionMode):
             out, chosen = F.max_pool2d_with_indices(*args, **(kwargs or {}))
         else:
             out = function(*args, **(kwargs or {}))
-            chosen = out.detach() > 0 if function in _RELU else None
+            chosen = out.detach() if function in _RELU else None
         if chosen is not None:
             self.choices.append(chosen)
         return out
@@ -57,7 +57,7 @@ class _Repeat(TorchFunctionMode):
             taken = next(self.left)
             return args[0].flatten(2).gather(2, taken.flatten(2)).view(taken.shape)
         if function in _RELU:
-            return args[0] * next(self.left)
+            return torch.ops.aten.threshold_backward(args[0], next(self.left), 0)  # args[0] where that is above 0
         return function(*args, **(kwargs or {}))
 
 
