@@ -10,6 +10,7 @@ python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 python process_data.py --dataset mocap                  # motion capture, BVH files -> poses for pretrain.py
+python process_data.py --dataset detector               # what MediaPipe makes of rendered people, for pretrain.py
 python process_data.py --dataset detections --seed 401  # rendered footage as MediaPipe sees it, for pretrain.py
 
 A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
@@ -23,19 +24,26 @@ Exit code: 0 everything is converted; 3 it is, but for what was named; 2 it is n
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 import config
 import streams
-from footage.detections import detect
+from footage.detections import detect, try_out
 from models.smpl import load_bodies
 from synthetic import stream
+from synthetic.poses import training_poses
+from synthetic.wild import people_of
 from tools.build_body import body_model
 from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
 from utils.errors import run_command
+
+log = logging.getLogger("boa")
 
 
 def convert_3dpw(options: argparse.Namespace) -> list[str]:
@@ -95,8 +103,15 @@ def render_wild(options: argparse.Namespace) -> None:
     stream.build(config.SYNTHETIC_ROOT, config.DEMO, "wild", options.seed)
 
 
-def convert_mocap(options: argparse.Namespace) -> None:
-    mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
+def convert_mocap(options: argparse.Namespace) -> list[str]:
+    return mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
+
+
+def try_detector(options: argparse.Namespace) -> None:
+    poses, _ = training_poses(options.seed, config.MOCAP_POSES)
+    people = people_of(config.DEMO, poses, _TRIED)
+    found = try_out(tqdm(people, "detector", _TRIED, unit=" images"), config.DETECTOR)
+    log.info("%d people are in %s", found, config.DETECTOR)
 
 
 def render_detections(options: argparse.Namespace) -> None:
@@ -130,6 +145,7 @@ class Converter(NamedTuple):
 _GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
 _BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview", "strict")
 _WITH_GAPS = 3  # exit code
+_TRIED = 8000  # pictures that the detector is tried on
 CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
@@ -138,6 +154,7 @@ CONVERTERS = {
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
     "mocap": Converter(convert_mocap),
+    "detector": Converter(try_detector, ("seed",)),
     "detections": Converter(render_detections, ("seed",)),
     "body": Converter(build_body),
 }
@@ -167,7 +184,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "repeat the published code's slips, to compare numbers with it; of 3dhp only train has any",
         action="store_true",
     )
-    add("seed", "of the rendered streams", type=int, default=0)
+    add("seed", "of what is rendered", type=int, default=0)
     options = parser.parse_args(argv)
     known, splits = CONVERTERS[options.dataset].flags, CONVERTERS[options.dataset].splits
     if splits:
