@@ -160,7 +160,7 @@ def test_about_thirty_poses_a_second_are_kept(raw):
     assert len(convert(raw, {})["poses"]) == 10
 
 
-def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog):
+def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog, monkeypatch):
     save_bvh(raw / "a_good.bvh", as_clip(motion("walk", np.random.default_rng(0), 5)))
     text = (raw / "a_good.bvh").read_text()
     damaged = {
@@ -175,6 +175,11 @@ def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog):
     assert all(f"/{name}" in caplog.text for name in damaged)
     assert "tentacle" not in caplog.text and "has no joint LeftForeArm" in caplog.text
     assert set(found["clip"]) == {"a_good"}
+    monkeypatch.setattr(config, "MOCAP_ROOT", raw)
+    monkeypatch.setattr(config, "MOCAP_POSES", raw / "again.npz")
+    with pytest.raises(SystemExit) as ended:
+        process_data.main(["--dataset", "mocap"])
+    assert ended.value.code == 3 and (raw / "again.npz").exists()
     (raw / "a_good.bvh").unlink()
     with pytest.raises(UserError, match=r"none of the 5 files of .* could be converted"):
         mocap.convert(raw, raw / "other.npz", BODY)
