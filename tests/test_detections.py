@@ -151,14 +151,14 @@ def test_people_are_seen_as_those_that_they_resemble_were(views, faultless):
     found = detector(Draw(1), views)
     own = (found[..., 2] - confidence).abs().amax(1) < 1e-6
     # of those to compare with, drawn at random, some lack the person
-    assert own.float().mean() > 0.85
+    assert own.float().mean() > 0.8
     torch.testing.assert_close(in_metres(found, views)[own], away[own], atol=1e-5, rtol=0)
     flip = torch.tensor([-1.0, 1.0, 1.0])
     reflected = views._replace(in_camera=views.in_camera[:, flip_permutation(JOINTS49)] * flip)
     sides = flip_permutation(DETECTED23)
     found = detector(Draw(1), reflected)
     own = (found[..., 2] - confidence[:, sides]).abs().amax(1) < 1e-6
-    assert own.float().mean() > 0.85
+    assert own.float().mean() > 0.8
     torch.testing.assert_close(in_metres(found, reflected)[own], (away[:, sides] * flip[:2])[own], atol=1e-5, rtol=0)
 
 
