@@ -313,7 +313,7 @@ def read_detector() -> Detector:
 
 def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -> Tensor:
     """Distance from the labels of 2D joints' samples."""
-    rotmat, betas, cam = model(batch["keypoints_2d"])
+    rotmat, betas, cam, *_ = model(batch["keypoints_2d"])
     with torch.autocast(rotmat.device.type, enabled=False):
         joints, _ = skeleton(rotmat, betas)
         terms = losses.lifted(joints, project(joints, cam), batch["joints"], batch["exact_2d"])
@@ -326,7 +326,7 @@ def validate_joints(model: nn.Module, skeleton: Skeleton, domains: dict[str, dic
     scores = {}
     for domain, given in domains.items():
         with judging(model):
-            rotmat, betas, _ = model(given["keypoints_2d"].to(skeleton.rest.device))
+            rotmat, betas, *_ = model(given["keypoints_2d"].to(skeleton.rest.device))
             joints = skeleton(rotmat, betas)[0].cpu()
         limbs = rows(LIMBS.values(), JOINTS49)
         scored = score_limbs(*(some[:, limbs].double().numpy() for some in (joints, given["joints"])))[2]

@@ -7,6 +7,7 @@ python process_data.py --dataset 3dhp                   # MPI-INF-3DHP, test set
 python process_data.py --dataset 3dhp --split train     # MPI-INF-3DHP, training set, out of its videos
 python process_data.py --dataset h36m                   # Human3.6M, the labelled source
 python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1 and 2
+python process_data.py --dataset bank                   # which images of that source look alike, for boa.py --retrieval
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 python process_data.py --dataset mocap                  # motion capture, BVH files -> poses for pretrain.py
@@ -27,13 +28,16 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 import config
 import streams
+from datasets import retrieval
 from footage.detections import detect, try_out
+from models.hmr import load_hmr
 from models.smpl import load_bodies
 from synthetic import stream
 from synthetic.poses import training_poses
@@ -41,6 +45,7 @@ from synthetic.wild import people_of
 from tools.build_body import body_model
 from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
+from utils.device import choose_device
 from utils.errors import run_command
 
 log = logging.getLogger("boa")
@@ -93,6 +98,16 @@ def convert_h36m(options: argparse.Namespace) -> list[str]:
 
 def convert_smpl(options: argparse.Namespace) -> None:
     smpl_model.convert(config.SMPL_MODEL_DIR)
+
+
+def make_bank(options: argparse.Namespace) -> None:
+    """Sort Human3.6M's training images by what the base model sees in them."""
+    file, samples = streams.H36M.bank, streams.open_source(streams.H36M)
+    network = load_hmr(streams.ASSETS.mean_params, Path(options.model_file or streams.ASSETS.base_model)).eval()
+    if not options.overwrite and file.exists() and not retrieval.differences(file, network, samples, "--overwrite it"):
+        log.info("%s is of this base model and source; --overwrite makes it again", file)
+        return
+    retrieval.write_bank(file, network.to(choose_device(options.device)), samples)
 
 
 def render_synthetic(options: argparse.Namespace) -> None:
@@ -150,6 +165,7 @@ CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
     "h36m": Converter(convert_h36m, ("paper_compat", "split", "unpack", "rectify", *_BY_SEQUENCE), ("train", "valid")),
+    "bank": Converter(make_bank, ("model_file", "device", "overwrite")),
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
@@ -185,6 +201,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
     )
     add("seed", "of what is rendered", type=int, default=0)
+    add("model_file", "the base model; default: data/basemodel.pt", default="")
+    add("device", "cpu, cuda, ...; default: a GPU where there is one", default="")
     options = parser.parse_args(argv)
     known, splits = CONVERTERS[options.dataset].flags, CONVERTERS[options.dataset].splits
     if splits:

@@ -35,7 +35,7 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_it_gives_rotations_shape_and_camera(mean_params):
-    rotmat, betas, cam = trained(JointBranch(mean_params))(some_joints(5))
+    rotmat, betas, cam, *_ = trained(JointBranch(mean_params))(some_joints(5))
     assert (rotmat.shape, betas.shape, cam.shape) == ((5, 24, 3, 3), (5, 10), (5, 3))
     torch.testing.assert_close(rotmat @ rotmat.mT, torch.eye(3).expand(5, 24, 3, 3), atol=1e-5, rtol=0)
     assert (cam[:, 0] > 0).all()
@@ -83,7 +83,7 @@ def test_nobody_and_a_single_joint_give_finite_numbers_and_gradients(mean_params
     given = some_joints(2)
     given[:, :, 2] = 0
     given[:, rows(["OP Nose"], JOINTS49), 2] = seen
-    output = network(given)
+    output = network(given)[:3]
     sum(value.square().sum() for value in output).backward()
     assert all(torch.isfinite(value).all() for value in output)
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
@@ -157,7 +157,7 @@ def test_image_and_joints_put_together_begin_with_what_the_joints_say_and_learn_
     both = JointHMR.of(image, joints).eval()
     pictures, given = torch.randn(2, 3, 64, 64), some_joints(2)
     output = both(pictures, given)
-    torch.testing.assert_close(output, joints(given))
+    torch.testing.assert_close(output[:3], joints(given)[:3])
     torch.testing.assert_close(both.features(pictures), image.features(pictures))
     output.rotmat[:, 1:, 0, 1].sum().backward()
     assert both.decpose.weight.grad.abs().max() > 0
