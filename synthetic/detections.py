@@ -43,9 +43,10 @@ LEGS = [rows([f"{side}_{part}" for part in ("hip", "knee", "ankle")], SMPL24) fo
 BENT = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
 SEEN_ROWS = rows(DETECTED23, JOINTS49)
 
+# what is seen of an arm or a leg is as of somebody whose limb and trunk lie alike
 _LIMBS = rows(LIMBS, SPIN24)
 _COMPARED = 3000  # people, drawn at random, of whom the most similar one is taken
-# what is seen of an arm, a leg, and of trunk and face depends on how these and the trunk lie: of DETECTED23, of LIMBS
+# each part's rows in DETECTED23, and what is compared: rows in LIMBS
 _TRUNK = [f"{side} {part}" for side in ("Right", "Left") for part in ("Hip", "Shoulder")]
 _ARM, _LEG = ("Elbow", "Wrist"), ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")
 PARTS = [
@@ -57,7 +58,7 @@ PARTS = [
     for parts in (_ARM, _LEG)
 ]
 PARTS.append(([row for row, name in enumerate(DETECTED23) if not name.endswith((*_ARM, *_LEG))], rows(_TRUNK, LIMBS)))
-_SEVERITY = (1.0, 0.2)  # of the errors in video over those in single pictures: median, deviation of the logarithm
+_SEVERITY = 0.2  # deviation of the logarithm of the errors' size
 _OFFSET = 0.012  # m, deviation of where another detector, or another person, has a joint
 _JITTER = 0.006  # m
 _ASTRAY, _FARTHEST = 0.12, 1.0  # m, median error of a person who is not used, largest error of a joint
@@ -206,10 +207,10 @@ class Mistakes(NamedTuple):
 
 
 class Detector:
-    """A detector that errs as one did on the most similar of the people it was tried on.
+    """A detector that errs, on each arm and leg, as one did on the most similar of the people it was tried on.
 
-    What is hard for it, hidden arms, a back, a foot that points at the camera, and what goes wrong together, is so in
-    the samples too, and its confidence says as much about its errors.
+    What is hard for it, a hidden arm, a back, a foot that points at the camera, is so in the samples too; the joints of
+    a limb go wrong together; and its confidence says as much about its errors.
 
     Args:
         mistakes: of MediaPipe
@@ -253,7 +254,7 @@ class Detector:
             away[:, seen] = self.mistakes.away[similar][:, seen]
             confidence[:, seen] = self.mistakes.confidence[similar][:, seen]
         away, confidence = self._another(draw, away, confidence)
-        severity = _SEVERITY[0] * torch.exp(_SEVERITY[1] * draw.normal(size, 1, 1))
+        severity = torch.exp(_SEVERITY * draw.normal(size, 1, 1))
         places = places + metre * (severity * away + _JITTER * draw.normal(size, 23, 2))
         confidence = confidence * ~(_lost(draw, size) | _cut(draw, places))
         return _exchanged(draw, torch.cat([places, confidence[..., None]], dim=-1))

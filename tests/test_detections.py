@@ -124,10 +124,9 @@ def mistakes_of(views: Views, away: torch.Tensor | float = 0.0, confidence: torc
 @pytest.fixture
 def faultless(monkeypatch) -> None:
     """Nothing is wrong but what was measured, and every detector has MediaPipe's joints."""
-    for name in ("_OFFSET", "_JITTER", "CUT_SHARE", "LOST_SHARE", "NOBODY_SHARE"):
+    for name in ("_SEVERITY", "_OFFSET", "_JITTER", "CUT_SHARE", "LOST_SHARE", "NOBODY_SHARE"):
         monkeypatch.setattr(detections, name, 0.0)
     monkeypatch.setattr(detections, "_MEDIAPIPE_SHARE", 1.0)
-    monkeypatch.setattr(detections, "_SEVERITY", (1.0, 0.0))
     monkeypatch.setattr(detections, "EXCHANGED", ())
 
 
@@ -244,4 +243,4 @@ def test_in_a_picture_joints_outside_are_not_found_and_now_and_then_nobody(views
     seen = found[:, nose, 2] > 0
     away = (found[seen, nose, :2] - keypoints[seen, nose, :2]).norm(dim=-1)
     # 0.05 m in both directions, in a picture where a metre is 0.4 long
-    assert away.median() == pytest.approx(0.4 * 0.05 * 2**0.5 * detections._SEVERITY[0], rel=0.15)
+    assert away.median() == pytest.approx(0.4 * 0.05 * 2**0.5, rel=0.15)
