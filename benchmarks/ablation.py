@@ -34,7 +34,7 @@ from utils.files import save_text
 
 PROJECT = Path(__file__).parents[1]
 # what a run goes through
-CODE = ("boa.py", "runs.py", "streams.py", "datasets/*.py", "footage/*.py", "models/*.py", "utils/*.py")
+CODE = ("boa.py", "flags.py", "runs.py", "streams.py", "datasets/*.py", "footage/*.py", "models/*.py", "utils/*.py")
 ASSETS = ("*.pt", "smpl/*", "spin_data/*")
 # options that say where results go, not what they are
 PLACES = {"name", "expdir", "overwrite"}
@@ -172,8 +172,7 @@ def runs_of(name: str, table: Table, seeds: Sequence[int]) -> list[Run]:
     """All runs of a table; their streams are rendered where they lack."""
     runs, code = [], {"code": code_version(), "assets": assets_version(config.DEMO)}
     for seed in seeds:
-        root = config.SYNTHETIC_ROOT  # of the first seed, `make demo`'s
-        root = root.with_name(f"{root.name}-{seed}") if seed else root
+        root = config.SYNTHETIC_ROOT.with_name(f"{config.SYNTHETIC_ROOT.name}-{seed}")
         stream.build(root, config.DEMO, table.dataset, seed)
         made_with = {**code, **version.made_of(config.DEMO, seed)}
         images = root / table.stream / "imageFiles"

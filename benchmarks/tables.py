@@ -24,7 +24,7 @@ ABLATION: Rows = {
 }
 
 
-# DynaBOA's parts, one by one, with joints that are exact and with such as detectors give; all first order, as DynaBOA is
+# the parts of DynaBOA, with joints that are exact and with such as detectors give; of first order, as it is
 _PARTS: Rows = {
     "BOA": [],
     "dynamic steps": ["--dynamic_boa"],

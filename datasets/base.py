@@ -130,7 +130,9 @@ class CroppedFrames(Dataset):
             if column.shape != shape:
                 raise UserError(f"{origin}: {name} has shape {column.shape} where {shape} is needed; convert it again")
             if name in _SHAPES and not np.isfinite(column).all():
-                raise UserError(f"{origin}: {name} holds numbers that are not finite; convert it again")
+                bad = ~np.isfinite(column).reshape(count, -1).all(axis=1)
+                first = columns["imgname"][bad.argmax()]
+                raise UserError(f"{origin}: {name} of {first} is not finite; convert it again")
         sides = columns["scale"] * BOX_UNIT
         is_box = (sides >= _SIDES[0]) & (sides <= _SIDES[1]) & (abs(columns["center"]) < _FARTHEST).all(1)
         if not is_box.all():

@@ -19,7 +19,8 @@ from models.smpl import SMPL
 from utils import losses
 from utils.evaluation import Scorer, score_3dpw
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.results import BenchmarkResults, RunFolder, create_folder
+from utils.results import BenchmarkResults
+from utils.run_folder import RunFolder, create_folder
 from utils.structures import Prediction
 
 
@@ -194,6 +195,14 @@ def test_adapting_to_a_frame_brings_its_joints_nearer_and_frame_after_frame_near
         distances.append(losses.kp2d(learner.predict(frame).keypoints_2d, frame["keypoints_2d"]).item())
     assert (np.diff(distances) < 0).all()
     assert distances[-1] < 0.7 * distances[0]
+
+
+@pytest.mark.parametrize("second_order", ["exact", "fd"])
+def test_a_finite_difference_gives_what_differentiating_through_the_probe_gives(setting, second_order):
+    """The toy has no kinks; its derivatives by autograd, written out by hand, are those of either way."""
+    options = boa.Options(second_order=second_order, metalr=1e-2, lr=1e-3, prev_n=1)
+    frame, source, before = sample(1), sample(2), sample(3)
+    compare_with_plain(setting, options, frame, source, before, ([0], before))
 
 
 def test_first_and_second_order_differ(setting):
