@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import streams
-from models.learner import ADAPTS, BENCHMARK, DYNAMIC, StepOptions
+from models.learner import ADAPTS, BENCHMARK, DYNAMIC, FIRST_ORDER, SECOND_ORDER, StepOptions
 from utils.files import existing
 from utils.options import option
 
@@ -119,7 +119,9 @@ class Options(StepOptions, RunOptions):
 
 def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
-    found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    found = {FOOTAGE if options.video else BENCHMARK}
+    if options.method == "boa":
+        found |= {ADAPTS, SECOND_ORDER if options.is_bilevel else FIRST_ORDER}
     found |= {PARTS} if options.per_sequence or several_clips(options.video) else set()
     return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
 

@@ -41,6 +41,7 @@ class HMR(ResNet):
         block, layers = _LAYERS[depth]
         super().__init__(block, layers, norm_layer=_NORMS[norm])
         self.depth, self.norm = depth, norm
+        self.in_bf16 = False  # whether the ResNet computes in bfloat16; its weights stay in fp32
         self.fc = nn.Identity()  # the classifier of the ResNet, which has no place here
         self.image_features = 512 * block.expansion
         self.fc1 = nn.Linear(self.image_features + more_features + sum(_SIZES.values()), _WIDTH)
@@ -59,8 +60,9 @@ class HMR(ResNet):
         return self.iterate(self.features(image), start)
 
     def features(self, image: Tensor) -> Tensor:
-        """What the ResNet sees in normalised images (B,3,224,224): (B,F)."""
-        return super().forward(image)
+        """What the ResNet sees in normalised images (B,3,224,224): (B,F), in fp32 whatever it computes in."""
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.in_bf16):
+            return super().forward(image).float()
 
     def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
         """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
