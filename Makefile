@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint format benchmark benchmark-video rates ablation dynaboa-ablation wild-rates footage-rates
+.PHONY: venv demo test lint format benchmark growth benchmark-video rates ablation dynaboa-ablation wild-rates footage-rates
 
 venv: .venv/installed
 
@@ -47,6 +47,9 @@ benchmark: venv
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/step.py
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/frame.py
 	.venv/bin/python benchmarks/convert.py
+
+growth: venv
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/growth.py
 
 benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)
