@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -185,6 +186,23 @@ def test_a_frame_that_takes_long_does_not_keep_a_run_from_ending(command, monkey
     monkeypatch.setattr("utils.resume.PATIENCE", 0.2)
     with pytest.raises(Terminated):
         command("x")
+
+
+@pytest.mark.parametrize(("kind", "code"), [("Terminated", 143), ("KeyboardInterrupt", 130)])
+def test_a_program_that_was_stopped_ends_at_once(kind, code):
+    program = f"""
+import atexit, time
+from utils.errors import Terminated, run_command
+atexit.register(time.sleep, 60)  # as a library does when Python is taken down
+def main():
+    print("done")
+    raise {kind}("stopped")
+run_command(main)
+"""
+    began = time.monotonic()
+    result = conftest.run("-c", program)
+    assert time.monotonic() - began < 50
+    assert (result.returncode, result.stdout, result.stderr) == (code, "done\n", "ERROR: stopped\n")
 
 
 def test_a_run_that_left_no_state_begins_anew(command, monkeypatch):
