@@ -19,6 +19,7 @@ from tiny import assert_same, content, write_clip
 import boa
 import models.hmr
 import streams
+import utils.resume
 from datasets.retrieval import write_bank
 from footage.remembered import RENEWED, RememberedDetector
 from footage.sources import VideoFrame
@@ -174,6 +175,22 @@ def test_a_second_signal_does_not_wait_for_the_frame(command, monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
         command("x")
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_state_is_whole_whatever_is_sent_while_it_is_saved(command, monkeypatch):
+    whole, save = command("whole", "--checkpoint_every", "5"), utils.resume._save_to_disk
+
+    def disturbed(state: dict, file: Path) -> None:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGALRM):
+            signal.raise_signal(number)
+        save(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.resume._save_to_disk", disturbed)
+        with pytest.raises(Terminated, match="--resume goes on"):
+            command("stopped", "--checkpoint_every", "5")
+    assert toys.read_summary(command.folder / "out" / "stopped")["frames"] == 5
+    assert_same(whole, command("stopped", "--resume"))
 
 
 def test_a_frame_that_takes_long_does_not_keep_a_run_from_ending(command, monkeypatch):
