@@ -42,6 +42,7 @@ class RunOptions:
     )
     seed: int = option(22, "of every random number", least=0)
     device: str = option("", "cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    tf32: bool = option(False, "let a GPU round the factors of products to 10 bits, which is faster on many")
     model_file: str = option("", "the base model; default: data/basemodel.pt")
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     stride: int = option(1, "take every n-th frame", least=1)

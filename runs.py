@@ -21,7 +21,7 @@ from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
 from synthetic import version
-from utils.device import be_deterministic, choose_device
+from utils.device import choose_device, set_up_gpus
 from utils.errors import UserError
 from utils.evaluation import FootageScorer, Scored, Scorer
 from utils.files import load_npy
@@ -299,7 +299,7 @@ def _base_model(options: Options, assets: streams.Assets, device: torch.device) 
     """The network of `--model_file`, or the assets' own, ready to be adapted."""
     from models.hmr import HMR, load_hmr  # torchvision takes more than a second to load
 
-    be_deterministic()
+    set_up_gpus(options.tf32)
     # group norm has no running statistics, so that eval() only turns dropout off; SPIN's batch norm keeps its own
     model = load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
     if options.precision == "bf16":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, default_collate
 
 from utils.errors import UserError
@@ -239,4 +240,9 @@ def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False, firs
     start, count = first * batch_size, len(dataset)
     frames = (row % count for row in itertools.count(start)) if endless else iter(range(start, count))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
-    return ahead(default_collate([dataset[index] for index in group]) for group in groups)
+    return ahead(_pinned(default_collate([dataset[index] for index in group])) for group in groups)
+
+
+def _pinned(batch: Frame) -> Frame:
+    """The batch with its images where a GPU, if there is one, can fetch them while the program goes on."""
+    return {**batch, "image": batch["image"].pin_memory()} if torch.cuda.is_available() else batch

@@ -89,12 +89,13 @@ class JointHMR(HMR):
 
     @classmethod
     def of(cls, hmr: HMR, joints: JointBranch) -> "JointHMR":
-        """The two as one network, in which the head does not look at the joints' features yet."""
+        """The two as one network that says what the joints say: its head has nothing to add yet."""
         both = cls({name: getattr(hmr, f"init_{name}")[0].numpy() for name in _SIZES}, hmr.depth, hmr.norm)
         state = hmr.state_dict()
         image, estimate = state["fc1.weight"].split([hmr.image_features, sum(_SIZES.values())], dim=1)
         unseen = image.new_zeros(len(image), JOINT_FEATURES)
         state["fc1.weight"] = torch.cat([image, unseen, estimate], dim=1)
+        state |= {name: torch.zeros_like(value) for name, value in state.items() if name.startswith("dec")}
         state |= {f"joints.{name}": value for name, value in joints.state_dict().items()}
         both.load_state_dict(state)
         return both
