@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from tiny import assert_same, content, write_clip
 import boa
 import models.hmr
 import streams
+import utils.resume
 from datasets.retrieval import write_bank
 from footage.remembered import RENEWED, RememberedDetector
 from footage.sources import VideoFrame
@@ -175,6 +177,22 @@ def test_a_second_signal_does_not_wait_for_the_frame(command, monkeypatch):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_a_state_is_whole_whatever_is_sent_while_it_is_saved(command, monkeypatch):
+    whole, save = command("whole", "--checkpoint_every", "5"), utils.resume._save_to_disk
+
+    def disturbed(state: dict, file: Path) -> None:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGALRM):
+            signal.raise_signal(number)
+        save(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.resume._save_to_disk", disturbed)
+        with pytest.raises(Terminated, match="--resume goes on"):
+            command("stopped", "--checkpoint_every", "5")
+    assert toys.read_summary(command.folder / "out" / "stopped")["frames"] == 5
+    assert_same(whole, command("stopped", "--resume"))
+
+
 def test_a_frame_that_takes_long_does_not_keep_a_run_from_ending(command, monkeypatch):
     def endless(*arguments: object) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -185,6 +203,23 @@ def test_a_frame_that_takes_long_does_not_keep_a_run_from_ending(command, monkey
     monkeypatch.setattr("utils.resume.PATIENCE", 0.2)
     with pytest.raises(Terminated):
         command("x")
+
+
+@pytest.mark.parametrize(("kind", "code"), [("Terminated", 143), ("KeyboardInterrupt", 130)])
+def test_a_program_that_was_stopped_ends_at_once(kind, code):
+    program = f"""
+import atexit, time
+from utils.errors import Terminated, run_command
+atexit.register(time.sleep, 60)  # as a library does when Python is taken down
+def main():
+    print("done")
+    raise {kind}("stopped")
+run_command(main)
+"""
+    began = time.monotonic()
+    result = conftest.run("-c", program)
+    assert time.monotonic() - began < 50
+    assert (result.returncode, result.stdout, result.stderr) == (code, "done\n", "ERROR: stopped\n")
 
 
 def test_a_run_that_left_no_state_begins_anew(command, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -69,4 +70,6 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         log.error(interruption or "interrupted")
-        sys.exit(143 if isinstance(interruption, Terminated) else 130)
+        sys.stdout.flush()
+        # at once, since all files are closed: to take down Python and its libraries takes seconds
+        os._exit(143 if isinstance(interruption, Terminated) else 130)

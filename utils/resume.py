@@ -82,6 +82,7 @@ class Checkpoints:
         self.folder, self.every = folder, every
         self.parts = {**parts, "random": RandomState()} if parts else {}
         self.since, self.asked = 0, 0  # frames since the last save; the signal that asks to stop
+        self.is_saving = False  # which is not broken off
 
     @property
     def file(self) -> Path:
@@ -109,8 +110,12 @@ class Checkpoints:
         if not self.parts:
             return
         open_states(self.folder)
-        state = {name: part.state() for name, part in self.parts.items()}
-        write_atomically(self.file, lambda path: _save_to_disk(state, path))
+        self.is_saving = True
+        try:
+            state = {name: part.state() for name, part in self.parts.items()}
+            write_atomically(self.file, lambda path: _save_to_disk(state, path))
+        finally:
+            self.is_saving = False
         self.since = 0
 
     def passed(self, frames: int) -> None:
@@ -142,6 +147,8 @@ class Checkpoints:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            if self.is_saving:
+                return  # `passed` raises when the state is whole
             raise self._interruption()
         self.asked = number
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
