@@ -26,25 +26,25 @@ GROUPS = {
 }
 RATE = 30.0  # frames/s; fractions of the person's size below hold for it, and for more, where noise is what moves
 
-# experience: how often none, one, two and all of the groups are exchanged
+# experience: how often none, one, two and all of the groups are exchanged; less often where a detector begins
 SHARES = (0.90, 0.02, 0.005, 0.025)
+SHARES_AT_START = (0.975, 0.005, 0.0015, 0.0055)
 CHANGES = 0.5  # probability that a detector makes up its mind anew within a second
-# motion: by which fraction of the size the way from right to left changes unforeseen, and what one pair may say
-MOTION_SCALE = 0.02
+# motion: how much the way from right to left changes unforeseen, of what is a jump, and what one pair may say
+MOTION_SCALE = 0.25
 MOST_OF_A_PAIR, MOST_OF_A_GROUP = 4.8, 12.0  # log-likelihood ratio
 KEPT_VELOCITY = 0.8  # fraction with which a joint is expected to go on
 VELOCITY_SHARE = 0.5  # of the newest displacement in a joint's velocity
-LARGEST_CHANGE = 0.01  # fraction of the size, of a velocity in one frame
+LARGEST_CHANGE = 0.06  # fraction of the size, of a velocity in one frame
 FORGET = 1.0  # s after which a joint that is not seen may be anywhere
 # sight, per second, because what is wrong in a frame is wrong in the next
 SAME_WAY, FULL_WAY = 3.0, 0.012  # log-likelihood ratio, and the product of two ways from right to left that gets it
 MISFIT_SCALE, MOST_OF_A_MISFIT, MISFITS = 0.002, 4.0, 2.0
 # jumps: fractions of the size from where a joint, and from how its neighbour, is expected to move
-JUMPS = {"Wrist": 0.16, "Ankle": 0.16, "Heel": 0.18, "Toe": 0.18, "Elbow": 0.12, "Knee": 0.12}
+JUMPS = {"Wrist": 0.16, "Ankle": 0.20, "Heel": 0.22, "Toe": 0.22, "Elbow": 0.12, "Knee": 0.12}
 JUMP = 0.10  # of all others
 MOST_JUMPS = 6  # joints at once; more have moved
 TOGETHER = 0.6  # fraction of their distance to which a pair comes together in a frame, where a detector cannot decide
-APART, FALL = 0.06, 0.05  # of the size: distance that can fall, and by how much at least
 LONGEST_JUMP = 0.1  # s; a joint that stays elsewhere is there
 COMMON = 6  # joints that are compared with each other to tell who jumped
 
@@ -69,7 +69,7 @@ _OPENPOSE = list(BODY25)
 _STATES = np.array(list(product((False, True), repeat=len(GROUPS))))  # (8,3), which groups are exchanged
 _SIGNS = 1 - 2 * _STATES
 _CHANGED = _STATES[:, None] ^ _STATES[None]  # (8,8,3), before and after
-_EXPERIENCE = np.array(SHARES)[_STATES.sum(1)] / np.array(SHARES)[_STATES.sum(1)].sum()
+_EXPERIENCE, _AT_START = (np.array(shares)[_STATES.sum(1)] for shares in (SHARES, SHARES_AT_START))
 _ORDERS = _orders()
 _PAIRS = np.array(
     [
@@ -119,7 +119,7 @@ class SidesKept:
 
     def reset(self) -> None:
         """Forget the person, as where they were lost."""
-        self._belief, self._size = _EXPERIENCE, 0.0
+        self._belief, self._size = _AT_START, 0.0
         # of OpenPose's joints, under the names that the detector gives them now
         self._place, self._velocity = np.zeros((2, len(BODY25), 2))  # px, px a frame
         self._unseen = np.full(len(BODY25), np.inf)  # frames since each was seen
@@ -166,7 +166,7 @@ class SidesKept:
         """How much likelier it is for each group that the detector goes on than that it changes its mind, (3,) log."""
         expected, gap = self._expected(), np.where(usable, self._unseen, 0)
         way, before = joints[_RIGHT, :2] - joints[_LEFT, :2], expected[_RIGHT] - expected[_LEFT]
-        scale = MOTION_SCALE * self._slowness * self._size * np.sqrt(1 + gap[_RIGHT] + gap[_LEFT])
+        scale = MOTION_SCALE * _LIMITS[_RIGHT] * self._slowness * self._size * np.sqrt(1 + gap[_RIGHT] + gap[_LEFT])
         ratio = (np.linalg.norm(way + before, axis=1) - np.linalg.norm(way - before, axis=1)) / scale
         ratio = np.where(usable[_RIGHT] & usable[_LEFT], np.clip(ratio, -MOST_OF_A_PAIR, MOST_OF_A_PAIR), 0)
         return np.clip(np.bincount(_OF_GROUP, ratio, len(GROUPS)), -MOST_OF_A_GROUP, MOST_OF_A_GROUP)
@@ -206,15 +206,13 @@ class SidesKept:
     def _undecided(self, joints: np.ndarray, expected: np.ndarray, usable: np.ndarray) -> np.ndarray:
         """Which joints (25,) a detector has put between both sides of an arm or a leg, as it does when it changes."""
         way, before = joints[_RIGHT, :2] - joints[_LEFT, :2], expected[_RIGHT] - expected[_LEFT]
-        distance, expected_distance = np.linalg.norm(way, axis=1), np.linalg.norm(before, axis=1)
-        can_fall = usable[_RIGHT] & usable[_LEFT] & (expected_distance > APART * self._slowness * self._size)
-        falls = can_fall & (distance < TOGETHER * expected_distance)
-        falls &= np.linalg.norm(way - before, axis=1) > FALL * self._slowness * self._size
+        fallen = usable[_RIGHT] & usable[_LEFT] & (_OF_GROUP < 2)
+        fallen &= np.linalg.norm(way, axis=1) < TOGETHER * np.linalg.norm(before, axis=1)
+        limits = 2 * _LIMITS[_RIGHT] * self._slowness**1.5 * self._size
+        certain = fallen & (np.linalg.norm(way - before, axis=1) > limits)
+        fallen &= np.isin(_OF_GROUP, _OF_GROUP[certain])  # one pair tells it of the others, whose way is shorter
         undecided = np.zeros(len(BODY25), bool)
-        for group in (0, 1):
-            of_group = group == _OF_GROUP
-            if (can_fall & of_group).sum() >= 2 and (falls & of_group).sum() >= TOGETHER * (can_fall & of_group).sum():
-                undecided[_RIGHT[falls & of_group]] = undecided[_LEFT[falls & of_group]] = True
+        undecided[_RIGHT[fallen]] = undecided[_LEFT[fallen]] = True
         return undecided
 
     def _follow(self, joints: np.ndarray, seen: np.ndarray) -> None:
