@@ -21,7 +21,7 @@ from synthetic import version
 from utils.device import be_deterministic, choose_device
 from utils.evaluation import FootageScorer, Scorer
 from utils.files import load_npy
-from utils.joints import H36M17, SPIN
+from utils.joints import H36M17
 from utils.options import option
 from utils.results import BenchmarkResults, Results, RunFolder, create_folder, run_folder
 from utils.structures import Frame, Prediction
@@ -148,7 +148,7 @@ def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
         model=model,
         body=bodies["neutral"],
         prior=prior,
-        joints=SPIN,
+        joints=stream.joints,
         step=options.stride,
         score=Scorer(score, frames.step, options.paper_compat),
         results=BenchmarkResults(RunFolder(folder, options, facts), len(frames), options.save_predictions),

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
-from datasets import h36m, mpi_inf_3dhp, pw3d
+from datasets import h36m, mpi_inf_3dhp, multiview, pw3d
 from datasets.base import CroppedFrames
-from utils.evaluation import Scored, score_3dhp, score_3dpw, score_3dpw_ph, score_h36m
+from utils.evaluation import Scored, score_3dhp, score_3dpw, score_3dpw_ph, score_h36m, score_multiview
+from utils.joints import SPIN
 
 log = logging.getLogger("boa")
 
@@ -51,6 +52,7 @@ class Stream(NamedTuple):
         protocol: its name in the results
         target, source: what is adapted to, and the labelled source
         learning_rates: those of boa.py's options that are not the paper's here
+        joints: those of the 49 that the 2D losses see; a detector has OpenPose's, too
     """
 
     reader: Callable[[Path, Path, str], tuple[CroppedFrames, list[str]]]
@@ -60,6 +62,7 @@ class Stream(NamedTuple):
     source: Recording
     assets: Assets
     learning_rates: Mapping[str, float] = {}
+    joints: slice = SPIN
 
     def open(self) -> tuple[CroppedFrames, list[str]]:
         """Raises UserError when the files are missing, damaged or empty."""
@@ -102,6 +105,8 @@ HP3D = Recording(config.MPI_INF_3DHP_ROOT, _EXTRAS / "mpi_inf_3dhp_test.npz", "p
 HP3D_TRAIN = HP3D._replace(
     annotations=_EXTRAS / "mpi_inf_3dhp_train.npz", made_by="python process_data.py --dataset 3dhp --split train"
 )
+
+MULTIVIEW = Recording(config.MULTIVIEW_ROOT, _EXTRAS / "multiview.npz", "python process_data.py --dataset multiview")
 
 # the free benchmark and footage: body and networks come with the repository, images are rendered from seeds
 _SPIN_DATA = config.DEMO / "spin_data"
@@ -162,6 +167,16 @@ STREAMS = {
         WILD,
         FOOTAGE_ASSETS,
         FOOTAGE_LEARNING_RATES,
+    ),
+    "multiview": Stream(
+        multiview.open_stream,
+        score_multiview,
+        "Pose2Sim's demo (12 joints of the limbs)",
+        MULTIVIEW,
+        WILD,
+        FOOTAGE_ASSETS,
+        FOOTAGE_LEARNING_RATES,
+        joints=slice(None),
     ),
 }
 

@@ -11,13 +11,17 @@ eight states is carried from frame to frame, as in the forward pass of a hidden 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from utils.image import BOX_UNIT
 from utils.joints import BODY25, CONFIDENT, JOINTS49, flip_permutation, mirror, rows, same_joint_rows
+from utils.structures import Frame
 
 GROUPS = {
     "legs": ("Hip", "Knee", "Ankle", "Heel", "Toe"),
@@ -250,3 +254,49 @@ def _same_way(joints: np.ndarray, seen: np.ndarray, size: float) -> np.ndarray:
 def _explained(misfit: np.ndarray) -> np.ndarray:
     """Log-likelihood of each state by the misfits (8,) of a network's body."""
     return -np.minimum((misfit - misfit.min()) / MISFIT_SCALE, MOST_OF_A_MISFIT)
+
+
+def kept_apart(
+    frames: Iterable[Frame], rate: float, explain: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[Frame]:
+    """Batches of one frame with left and right put straight, and what was done: `exchanged` and `dropped`.
+
+    Args:
+        frames: with `keypoints_px`, `center` and `scale` where the person is
+        rate: frames/s
+        explain: joints (8,49,3) in the crop -> (8,49,2), those of the body that a network makes of each
+    """
+    sides, before = SidesKept(rate), None
+    for frame in frames:
+        person = (frame["sequence"][0], int(frame["person"]))
+        if person != before or "keypoints_px" not in frame:
+            sides.reset()
+        before = person
+        if "keypoints_px" in frame:
+            frame = _kept_in(frame, sides, explain)
+        yield frame
+
+
+def _kept_in(frame: Frame, sides: SidesKept, explain: Callable[[Tensor], Tensor] | None) -> Frame:
+    center, side = frame["center"][0].numpy(), BOX_UNIT * float(frame["scale"])
+
+    def in_crop(joints: np.ndarray) -> Tensor:
+        """Joints (N,49,3) px -> the same in [-1,1]; pixels have their centres at whole numbers."""
+        places = (joints[..., :2] + 0.5 - center) / (side / 2)
+        return torch.as_tensor(np.concatenate([places, joints[..., 2:]], axis=-1), dtype=torch.float32)
+
+    def misfit(candidates: np.ndarray) -> np.ndarray:
+        given = in_crop(candidates)
+        with torch.no_grad():
+            distance = (explain(given) - given[..., :2]).norm(dim=-1) / 2
+        seen = given[..., 2] > CONFIDENT
+        return ((distance * seen).sum(1) / seen.sum(1)).numpy()
+
+    kept = sides(frame["keypoints_px"][0].numpy().astype(np.float64), misfit if explain else None)
+    return {
+        **frame,
+        "keypoints_px": torch.as_tensor(kept.joints[None], dtype=torch.float32),
+        "keypoints_2d": in_crop(kept.joints[None]),
+        "exchanged": [", ".join(kept.exchanged)],
+        "dropped": torch.as_tensor(kept.dropped[None]),
+    }

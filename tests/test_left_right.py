@@ -5,10 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from free import DEMO
 from scipy.spatial.transform import Rotation
 
-from footage.left_right import GROUPS, SidesKept
+from footage.left_right import GROUPS, SidesKept, kept_apart
 from synthetic import person as people
 from synthetic.body import Body
 from synthetic.motions import motion
@@ -295,3 +296,48 @@ def test_input_is_left_as_it_is():
     before = joints.copy()
     keep(joints)
     np.testing.assert_array_equal(joints, before)
+
+
+def frames_of(joints: np.ndarray, person: int = 0) -> list[dict]:
+    """Batches of one frame, as footage gives them; the crop moves from frame to frame."""
+    result = []
+    for index, points in enumerate(joints):
+        center, side = np.array([200.0 + index, 150.0]), 400.0
+        in_crop = np.concatenate([(points[:, :2] + 0.5 - center) / (side / 2), points[:, 2:]], axis=1)
+        frame = {"keypoints_px": points, "keypoints_2d": in_crop, "center": center, "scale": side / 200}
+        tensors = {name: torch.as_tensor(np.asarray(value)[None]).float() for name, value in frame.items()}
+        result.append({**tensors, "sequence": ["clip"], "person": torch.tensor([person])})
+    return result
+
+
+def test_frames_carry_straight_joints_in_the_image_and_in_the_crop():
+    joints = exchange(clip("kick", 20), slice(30, 50), "legs", "arms")
+    straight = keep(joints)
+    for index, (frame, before) in enumerate(zip(kept_apart(frames_of(joints), RATE), frames_of(joints), strict=True)):
+        assert frame["exchanged"] == [", ".join(straight[1][index])]
+        np.testing.assert_allclose(frame["keypoints_px"][0], straight[0][index], atol=1e-3)
+        if not any(straight[1][index]) and not straight[2][index].any():
+            np.testing.assert_allclose(frame["keypoints_2d"], before["keypoints_2d"], atol=1e-5)
+
+
+def test_a_network_is_shown_every_state_of_a_frame_and_the_best_explained_is_taken():
+    joints = clip("talk", 16)
+    truth = iter(frames_of(joints))
+    shown = []
+
+    def explain(candidates: torch.Tensor) -> torch.Tensor:
+        shown.append(len(candidates))
+        return next(truth)["keypoints_2d"][..., :2].expand(len(candidates), -1, -1)
+
+    given = frames_of(exchange(joints, slice(None), "legs", "arms", "face"))
+    marks = [frame["exchanged"][0] for frame in kept_apart(given, RATE, explain)]
+    assert set(shown) == {2 ** len(GROUPS)}
+    assert marks.count("legs, arms, face") > 0.7 * FRAMES
+
+
+def test_frames_without_the_person_pass_and_whoever_follows_is_not_compared():
+    first, second = clip("stand", 21)[:30], exchange(clip("stand", 21)[:30], slice(None), "legs", "arms", "face")
+    absent = {"sequence": ["clip"], "person": torch.tensor([0])}
+    frames = list(kept_apart([*frames_of(first), absent, *frames_of(second), *frames_of(first, person=1)], RATE))
+    assert frames[30] == absent
+    assert not any(frame["exchanged"][0] for frame in frames if "exchanged" in frame)

@@ -30,6 +30,8 @@ class Frame(TypedDict, total=False):
     scale: Tensor  # (1,) side of the crop / 200 px
     keypoints_px: Tensor  # (1,49,3)
     bridged: Tensor  # (1,) bool: the person is not seen, only interpolated
+    exchanged: list[str]  # the groups of joints whose left and right were exchanged back
+    dropped: Tensor  # (1,49) bool: joints that jumped
 
 
 class SmplParams(NamedTuple):
