@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils import image
 from utils.errors import UserError
 from utils.image import image_size, read_rgb
 
@@ -62,6 +63,16 @@ def test_other_numbers_are_refused(tmp_path, values, what):
         read_rgb(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK", "P", "I;16"])
+def test_a_large_image_is_read_in_bands(tmp_path, monkeypatch, mode):
+    values = ramp(np.uint16, 65535)
+    picture = Image.fromarray(values if mode == "I;16" else (values // 257).astype(np.uint8))
+    (picture if mode == "I;16" else picture.convert("RGB").convert(mode)).save(tmp_path / "a.tif")
+    whole = read_rgb(tmp_path / "a.tif")
+    monkeypatch.setattr(image, "_BAND", 64 * 5)  # of 48 rows nine bands and a rest
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), whole)
+
+
 def test_an_image_of_absurd_size_is_refused_before_it_takes_memory(tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -79,9 +90,9 @@ def test_an_image_of_absurd_size_is_refused_before_it_takes_memory(tmp_path):
 def test_an_image_is_turned_as_its_notes_say(tmp_path):
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:12, :16] = 255
-    image = Image.fromarray(pixels)
-    exif = image.getexif()
+    picture = Image.fromarray(pixels)
+    exif = picture.getexif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
-    image.save(tmp_path / "a.png", exif=exif)
+    picture.save(tmp_path / "a.png", exif=exif)
     rgb = read_rgb(tmp_path / "a.png")
     assert rgb.shape == (64, 48, 3) and rgb[0, -1].min() == 255 and rgb[-1].max() == 0

@@ -275,6 +275,21 @@ def test_what_is_refused_is_named_on_one_line_without_codes_of_a_terminal(tmp_pa
     assert r"it asks for o\x1b[1ms .system" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02cnumpy\nndarray\nX\x01\x00\x00\x00aK\x01s.",
+        b"\x80\x02cnumpy\nndarray\n(X\x01\x00\x00\x00aK\x01u.",
+        b"\x80\x02}K\x01a.",
+        b"\x80\x02}(K\x01e.",
+        b"\x80\x04](K\x01\x90.",
+    ],
+)
+def test_only_containers_are_filled(tmp_path, pickled):
+    with pytest.raises(UserError, match=r"it fills a \w+ like a (dict|list|set)"):
+        load_pickle(write(tmp_path, pickled), (), "-")
+
+
 def test_a_truncated_pickle_is_an_error(tmp_path):
     whole = pickle.dumps({"poses": np.zeros(100)})
     for length in range(len(whole)):

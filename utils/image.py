@@ -19,6 +19,7 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 _TAIL = 16  # bytes in which a whole file has its ending
 _ENDINGS = (b"\xff\xd9", b"IEND")  # of JPEG, of PNG
+_BAND = 2**23  # pixels
 BOX_UNIT = 200.0  # px; the scale of a box is its side in this unit, as in SPIN
 
 
@@ -31,7 +32,9 @@ def read_rgb(path: Path) -> np.ndarray:
     try:
         # Pillow, because OpenCV fills the lost part of a truncated file with grey and says nothing
         with Image.open(path) as image:
-            return np.array(_to_eight_bits(ImageOps.exif_transpose(image), _bits(image), path).convert("RGB"))
+            bits = _bits(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image, bits, path)
     except UserError:
         raise
     except Exception as error:  # of any kind: the decoders of a damaged file are not particular
@@ -41,6 +44,19 @@ def read_rgb(path: Path) -> np.ndarray:
 def _bits(image: Image.Image) -> int:
     """How many bits a value of a deep grey image has; TIFF knows of 10, 12 and 14, too."""
     return getattr(image, "tag_v2", {}).get(BITSPERSAMPLE, (16,))[0]
+
+
+def _pixels(image: Image.Image, bits: int, path: Path) -> np.ndarray:
+    """An image as (H,W,3) uint8 RGB, a large one band by band, since Pillow makes several copies of each."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    if height <= rows:
+        return np.array(_to_eight_bits(image, bits, path).convert("RGB"))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _to_eight_bits(band, bits, path).convert("RGB")
+    return pixels
 
 
 def _to_eight_bits(image: Image.Image, bits: int, path: Path) -> Image.Image:

@@ -179,8 +179,8 @@ for _core in ("numpy.core", "numpy._core"):  # the name up to NumPy 1 and from N
 for _layout in ("csc", "csr", "coo"):
     _stand_in = type(f"_{_layout}", (_Sparse,), {"layout": _layout})
     for _module in (_layout, f"_{_layout}"):
-        for _kind in ("matrix", "array"):
-            ALLOWED[(f"scipy.sparse.{_module}", f"{_layout}_{_kind}")] = _stand_in
+        for _name in ("matrix", "array"):
+            ALLOWED[(f"scipy.sparse.{_module}", f"{_layout}_{_name}")] = _stand_in
 
 
 class RestrictedUnpickler(pickle._Unpickler):
@@ -215,6 +215,27 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+
+def _guarded(load: Callable, target: Callable[[RestrictedUnpickler], Any], kind: type) -> Callable:
+    """What fills a container, for containers of that kind only: nothing else is changed by what a file says."""
+
+    def guarded(unpickler: RestrictedUnpickler) -> None:
+        if not isinstance(target(unpickler), kind):
+            raise pickle.UnpicklingError(f"it fills a {type(target(unpickler)).__name__} like a {kind.__name__}")
+        load(unpickler)
+
+    return guarded
+
+
+for _opcode, _place, _kind in ((pickle.SETITEM, -3, dict), (pickle.APPEND, -2, list)):
+    RestrictedUnpickler.dispatch[_opcode[0]] = _guarded(
+        RestrictedUnpickler.dispatch[_opcode[0]], lambda unpickler, place=_place: unpickler.stack[place], _kind
+    )
+for _opcode, _kind in ((pickle.SETITEMS, dict), (pickle.APPENDS, list), (pickle.ADDITEMS, set)):
+    RestrictedUnpickler.dispatch[_opcode[0]] = _guarded(
+        RestrictedUnpickler.dispatch[_opcode[0]], lambda unpickler: unpickler.metastack[-1][-1], _kind
+    )
 
 
 def plain_value(value: Any) -> Any:

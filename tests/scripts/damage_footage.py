@@ -1,4 +1,4 @@
-"""Read many damaged copies of small good files: `python tests/scripts/damage_footage.py 10000 [name ...]`.
+"""Read many damaged copies of small good files: `PYTHONPATH=.:tests python tests/scripts/damage_footage.py 10000`.
 
 Prints, for each kind of file, how many were read, refused in one line, and neither, the longest time, and the peak of
 memory. Each kind has a process of its own, which a crash ends; it goes on behind the copy that crashed it.
