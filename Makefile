@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: venv demo test lint format benchmark benchmark-video rates ablation wild-rates footage-rates
+.PHONY: venv demo test lint format benchmark benchmark-video rates ablation dynaboa-ablation wild-rates footage-rates
 
 venv: .venv/installed
 
@@ -52,5 +52,5 @@ benchmark-video: venv .venv/video
 
 # Tables of docs/benchmarks.md; they take hours, and go on where they stopped.
 footage-rates: .venv/video
-rates ablation wild-rates footage-rates: venv
+rates ablation dynaboa-ablation wild-rates footage-rates: venv
 	.venv/bin/python benchmarks/ablation.py $@

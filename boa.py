@@ -14,27 +14,26 @@ A network that was trained on one domain meets a video of another. Its weights w
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.learner import Learner, Past, StepOptions, make_learner
-from models.prediction import predict
-from runs import RunOptions, learning_rates, list_people, modes, open_run, other_defaults
+from models.learner import Learner, Past, feature_change, make_learner, weights_kept
+from models.prediction import predict, predict_apart
+from parts import is_divided, run_divided
+from runs import SHORTHANDS, Options, Run, learning_rates, list_people, modes, open_run, other_defaults
 from utils import losses
 from utils.errors import run_command
+from utils.files import check_space
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.loop import KeypointCoverage, to_device, to_numbers
+from utils.loop import next_source, to_device, to_numbers
 from utils.options import parse
-from utils.results import Results, recorded
-from utils.structures import Frame, Prediction
-
-
-@dataclass(frozen=True)
-class Options(StepOptions, RunOptions):
-    """Every flag of the command line: those of the run, and those of the step."""
+from utils.results import Rehearsal, Results, recorded
+from utils.resume import Checkpoints
+from utils.structures import Frame, Prediction, Source
+from verify import verify
 
 
 def frame_terms(predicted: Prediction, keypoints_2d: Tensor, learner: Learner) -> dict[str, Tensor]:
@@ -65,33 +64,36 @@ def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float
     return {name: losses.weighted(parts, weights), **{f"{name}/{part}": value for part, value in parts.items()}}
 
 
-def lower_terms(probe: nn.Module, frame: Frame, source: Frame | None, learner: Learner) -> dict[str, Tensor]:
-    """The lower objective at the probe, from one forward of frame and source: `total` and its terms."""
-    size, samples = len(frame["keypoints_2d"]), [] if source is None else [source]
-    predicted = predict(probe, learner.joints_body, frame, *samples)
-    terms = frame_terms(predicted.rows(slice(size)), frame["keypoints_2d"], learner)
-    if source is not None:
-        terms |= labelled_terms(predicted.rows(slice(size, None)), source)
+def lower_terms(probe: nn.Module, frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
+    """The lower objective at the probe, from one forward of frame and source: `total` and its terms.
+
+    The joints of the frame, as they are before the update, are left to learner.guard.
+    """
+    source = source if learner.weights.lower["labelled"] else None
+    now, _, sample = predict_apart(probe, learner.joints_body, frame, None, source)
+    learner.guard.before = now.joints.detach()
+    terms = frame_terms(now, frame["keypoints_2d"], learner)
+    if sample is not None:
+        terms |= labelled_terms(*sample)
     return {**terms, "total": losses.weighted(terms, learner.weights.lower)}
 
 
 def upper_terms(
-    probe: nn.Module, frame: Frame, past: Past | None, source: Frame | None, learner: Learner
+    probe: nn.Module, frame: Frame, past: Past | None, source: Source | None, learner: Learner
 ) -> dict[str, Tensor]:
     """The upper objective at the probe: the same and the temporal terms, from one forward of frame, history, source."""
-    size, target = len(frame["keypoints_2d"]), frame["keypoints_2d"]
-    others = [batch for batch in (past and past.frames, source) if batch is not None]
-    predicted = predict(probe, learner.joints_body, frame, *others)
-    now = predicted.rows(slice(size))
+    source, target = source if learner.weights.upper["labelled"] else None, frame["keypoints_2d"]
+    now, before, sample = predict_apart(probe, learner.joints_body, frame, past and past.frames, source)
     terms = frame_terms(now, target, learner)
-    if source is not None:
-        terms |= labelled_terms(predicted.rows(slice(-len(source["keypoints_2d"]), None)), source)
+    if sample is not None:
+        terms |= labelled_terms(*sample)
     if learner.weights.upper["teacher"]:
         terms |= teacher_terms(now, frame, learner)
     if past is not None:
-        rows, before = past.rows, predicted.keypoints_2d[size : size + len(past.rows)]
-        given = past.frames["keypoints_2d"]
-        terms["motion"] = losses.motion(now.keypoints_2d[rows], before, target[rows], given, learner.joints)
+        rows, given = past.rows, past.frames["keypoints_2d"]
+        terms["motion"] = losses.motion(
+            now.keypoints_2d[rows], before.keypoints_2d, target[rows], given, learner.joints
+        )
     return {**terms, "total": losses.weighted(terms, learner.weights.upper)}
 
 
@@ -111,83 +113,137 @@ def update_teacher(teacher: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(teacher.parameters()), list(model.parameters()), 1 - decay)
 
 
-def adapt(frame: Frame, source: Frame | None, learner: Learner) -> dict[str, Tensor]:
+def update_weights(loss: Tensor, learner: Learner) -> None:
+    """A step of Adam on w; then the teacher follows."""
+    learner.optimizer.zero_grad()
+    loss.backward()
+    learner.optimizer.step()
+    if learner.weights.upper["teacher"]:
+        update_teacher(learner.teacher, learner.model, learner.decay)
+
+
+def dynamic_steps(
+    frame: Frame, past: Past | None, source: Source | None, learner: Learner, before: Tensor
+) -> dict[str, Tensor]:
+    """DynaBOA (Guan et al., TPAMI 2022): more steps on the upper objective, at w itself, while its features still move.
+
+    `before` (B,H) are these before the weight update. Returns the last step's terms, how many `steps`, last `change`.
+    """
+    terms, steps, after = {}, 0, learner.hidden(frame)
+    while (change := feature_change(before, after)) > learner.dynamic.threshold and steps < learner.dynamic.most:
+        terms = upper_terms(learner.model, frame, past, source, learner)
+        update_weights(terms["total"], learner)
+        before, after, steps = after, learner.hidden(frame), steps + 1
+    return {**terms, "steps": change.new_tensor(steps), "change": change}
+
+
+def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
     """One step of the algorithm; changes model, teacher and optimizer, returns the terms of both levels, unweighted.
 
     Args:
         frame: `image` (B,3,224,224), `keypoints_2d` (B,49,3); its place in the stream by `sequence`, `person`, `index`
-        source: as frame, with `joints_3d` (B,24,4), `pose` (B,72), `betas` (B,10); without it no labelled term
+        source: as frame, with `joints_3d` (B,24,4), `pose` (B,72), `betas` (B,10), or what draws such samples for the
+            features (B,D) of the frame; without it no labelled term
     """
+    if learner.soft_reset and learner.soft_reset.is_due(frame):
+        for network in (learner.model, learner.teacher):
+            learner.soft_reset(network)
+    learner.guard.remember(learner)
     past = learner.history.recall(frame) if learner.weights.upper["motion"] else None
+    hidden = learner.hidden(frame) if learner.dynamic else None
 
     # lower level: the weight probe
     probe = learner.probe.clone()
     lower = lower_terms(probe, frame, source, learner)
     probe_step(probe, lower["total"])
 
-    # upper level: the weight update, with the gradient through the probe
+    # upper level: the weight update, with the gradient through the probe; the teacher follows
     upper = upper_terms(probe, frame, past, source, learner)
-    learner.optimizer.zero_grad()
-    upper["total"].backward()
-    learner.optimizer.step()
-
-    # the teacher follows
-    if learner.weights.upper["teacher"]:
-        update_teacher(learner.teacher, learner.model, learner.decay)
+    update_weights(upper["total"], learner)
     levels = {"lower": lower, "upper": upper}
+
+    if learner.dynamic:
+        levels["dynamic"] = dynamic_steps(frame, past, source, learner, hidden)
     return {f"{level}/{name}": term.detach() for level, terms in levels.items() for name, term in terms.items()}
 
 
 def run_stream(
     frames: Iterator[Frame],
-    source: Iterator[Frame] | None,
+    source: Iterator[Source] | None,
     learner: Learner,
     score: Callable[[Prediction, Frame], list[dict[str, float]]],
     results: Results,
+    passed: Callable[[int], None] = lambda frames: None,
+    done: int = 0,
 ) -> None:
-    """The loop: fetch, adapt, predict, score.
+    """The loop: fetch, adapt, predict, score; `passed` is told how many frames more are done than the first `done`.
 
     Raises NotFiniteError when a loss is not finite, and UserError at the end when no frame had a joint to adapt to.
     """
-    coverage, device = KeypointCoverage(learner.joints), learner.body.v_template.device
+    coverage, device = learner.coverage, learner.body.v_template.device
     line = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    with tqdm(total=results.frames, unit=" frames", bar_format=line, dynamic_ncols=True) as bar:
+    with tqdm(total=results.frames, initial=done, unit=" frames", bar_format=line, dynamic_ncols=True) as bar:
         for batch in frames:
             if "image" not in batch:  # footage in which the person is not there
                 results.add(batch, None)
                 bar.update()
+                passed(1)
                 continue
             frame, terms = to_device(batch, device), {}
             adapted = [False] * len(frame["image"])
             if learner.adapts and any(adapted := coverage.count(batch)):
-                terms = adapt(frame, to_device(next(source), device) if source else None, learner)
-            prediction = learner.predict(frame)
+                terms = adapt(frame, next_source(source, device), learner)
+            prediction, jumps = learner.guard.predict(learner, frame, is_updated=any(adapted))
             numbers = to_numbers(terms, prediction, frame)
-            results.add(frame, prediction, score(prediction, frame), numbers, adapted)
+            results.add({**frame, "jump": jumps}, prediction, score(prediction, frame), numbers, adapted)
             bar.update(len(frame["image"]))
             bar.set_postfix(results.running(), refresh=False)
+            passed(len(frame["image"]))
     coverage.check()
+
+
+def go_through(run: Run, learner: Learner, options: Options, checkpoints: Checkpoints) -> None:
+    """All passes that are not done yet; the last one counts."""
+    for number in range(run.frames.passes + 1, options.passes + 1):
+        results, score = run.results, run.score
+        if number < options.passes:
+            results, score = Rehearsal(results, f"{number} of {options.passes}"), lambda *_: []
+        done = run.frames.taken * options.batch_size
+        run_stream(run.frames, run.source, learner, score, results, checkpoints.passed, done)
 
 
 def read_options(argv: Sequence[str] | None = None) -> Options:
     """The flags of the command line; a stream may have defaults of its own."""
-    return parse(Options, __doc__, argv, learning_rates, other_defaults(), modes)
+    return parse(Options, __doc__, argv, learning_rates, other_defaults(), modes, SHORTHANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, adapt frame by frame, save; what was scored before an error is saved too."""
     options = read_options(argv)
     torch.manual_seed(options.seed)
+    if options.verify:
+        print(verify(Path(options.verify)))
+        return
     if options.list_people:
         print(list_people(options))
         return
     adapts = options.method == "boa"
-    run = open_run(options, with_source=adapts and options.labelloss_weight > 0)
+    with_source = adapts and options.has_source
+    if is_divided(options):
+        print((run_divided(options, with_source).folder / "performance.txt").read_text(), end="")
+        return
+    run = open_run(options, with_source)
     compat = options.paper_compat
     learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts)
-    with recorded(run.results):
-        run_stream(run.frames, run.source, learner, run.score, run.results)
-    print((run.results.run.folder / "performance.txt").read_text(), end="")
+    record, parts = run.results.run, run.parts()
+    checkpoints = Checkpoints(record.folder, options.checkpoint_every, parts and {"learner": learner, **parts})
+    if not record.is_complete:
+        checkpoints.load()
+        check_space(record.folder, checkpoints.bytes_needed() + run.results.bytes_needed(), "the run")
+        kept = record.folder / "model.pt" if options.save_model else None
+        with recorded(run.results), weights_kept(learner.model, kept), checkpoints.stoppable():
+            go_through(run, learner, options, checkpoints)
+    print((record.folder / "performance.txt").read_text(), end="")
 
 
 if __name__ == "__main__":

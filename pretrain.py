@@ -314,7 +314,7 @@ def training_poses(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -> Tensor:
     """Distance from the labels of 2D joints' samples."""
-    rotmat, betas, cam = model(batch["keypoints_2d"])
+    rotmat, betas, cam, *_ = model(batch["keypoints_2d"])
     with torch.autocast(rotmat.device.type, enabled=False):
         joints, _ = skeleton(rotmat, betas)
         terms = losses.lifted(joints, project(joints, cam), batch["joints"], batch["exact_2d"])
@@ -336,7 +336,7 @@ def validate_joints(model: nn.Module, skeleton: Skeleton, domains: dict[str, dic
     scores = {}
     for domain, given in domains.items():
         with judging(model):
-            rotmat, betas, _ = model(given["keypoints_2d"].to(skeleton.rest.device))
+            rotmat, betas, *_ = model(given["keypoints_2d"].to(skeleton.rest.device))
             joints = skeleton(rotmat, betas)[0].cpu().numpy()
         scored = limb_scores(joints, given["joints"].numpy())
         scores |= {f"{domain}_{name}_mm": float(values.mean()) for name, values in scored.items()}

@@ -7,6 +7,7 @@ python process_data.py --dataset 3dhp                   # MPI-INF-3DHP, test set
 python process_data.py --dataset 3dhp --split train     # MPI-INF-3DHP, training set, out of its videos
 python process_data.py --dataset h36m                   # Human3.6M, the labelled source
 python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1 and 2
+python process_data.py --dataset bank                   # which images of that source look alike, for boa.py --retrieval
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 python process_data.py --dataset multiview              # real people with 3D truth, to report on
@@ -24,6 +25,7 @@ Exit code: 0 everything is converted; 3 it is, but for what was named; 2 it is n
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,15 +33,20 @@ from typing import NamedTuple
 
 import config
 import streams
+from datasets import retrieval
 from footage.detections import detect
 from footage.people import Footage
 from footage.video import Video
+from models.hmr import load_hmr
 from models.smpl import load_bodies
 from synthetic import stream
 from tools.build_body import body_model
 from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, multiview, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
+from utils.device import choose_device
 from utils.errors import run_command
+
+log = logging.getLogger("boa")
 
 
 def convert_3dpw(options: argparse.Namespace) -> list[str]:
@@ -89,6 +96,16 @@ def convert_h36m(options: argparse.Namespace) -> list[str]:
 
 def convert_smpl(options: argparse.Namespace) -> None:
     smpl_model.convert(config.SMPL_MODEL_DIR)
+
+
+def make_bank(options: argparse.Namespace) -> None:
+    """Sort Human3.6M's training images by what the base model sees in them."""
+    file, samples = streams.H36M.bank, streams.open_source(streams.H36M)
+    network = load_hmr(streams.ASSETS.mean_params, Path(options.model_file or streams.ASSETS.base_model)).eval()
+    if not options.overwrite and file.exists() and not retrieval.differences(file, network, samples, "--overwrite it"):
+        log.info("%s is of this base model and source; --overwrite makes it again", file)
+        return
+    retrieval.write_bank(file, network.to(choose_device(options.device)), samples)
 
 
 def render_synthetic(options: argparse.Namespace) -> None:
@@ -155,6 +172,7 @@ CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
     "h36m": Converter(convert_h36m, ("paper_compat", "split", "unpack", "rectify", *_BY_SEQUENCE), ("train", "valid")),
+    "bank": Converter(make_bank, ("model_file", "device", "overwrite")),
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
@@ -195,6 +213,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="mediapipe",
     )
     add("seed", "of the rendered streams", type=int, default=0)
+    add("model_file", "the base model; default: data/basemodel.pt", default="")
+    add("device", "cpu, cuda, ...; default: a GPU where there is one", default="")
     options = parser.parse_args(argv)
     known, splits = CONVERTERS[options.dataset].flags, CONVERTERS[options.dataset].splits
     if splits:

@@ -2,58 +2,122 @@
 
 import copy
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 import config
 import streams
 from datasets.base import CroppedFrames, batches
-from models.learner import ADAPTS
+from datasets.noise import with_noise
+from datasets.retrieval import Retrieval, differences, open_bank, write_bank
+from models.learner import ADAPTS, BENCHMARK, DYNAMIC, StepOptions
 from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
 from synthetic import version
 from utils.device import be_deterministic, choose_device
-from utils.evaluation import FootageScorer, Scorer
-from utils.files import load_npy
+from utils.errors import UserError
+from utils.evaluation import FootageScorer, Scored, Scorer
+from utils.files import existing, load_npy
 from utils.joints import H36M17
+from utils.loop import Batches
 from utils.options import option
-from utils.results import BenchmarkResults, Results, RunFolder, create_folder, run_folder
-from utils.structures import Frame, Prediction
+from utils.provenance import provenance
+from utils.results import BenchmarkResults, Results, open_folder, run_folder
+from utils.resume import Stateful, has_state, open_states
+from utils.structures import Frame
 
+log = logging.getLogger("boa")
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".wmv"}
 # the modes in which some flags do something
-BENCHMARK, FOOTAGE = "--dataset_name", "--video"
+FOOTAGE, RETRIEVAL, PARTS = "--video", "--retrieval", "--per_sequence and several clips"
+
+# flags of DynaBOA's command line that stand for others here, and all of its paper's script and of its script for videos
+_DYNABOA = {"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True, "retrieval": True}
+_NO_TEACHER, _NO_MOTION = {"consistentloss_weight": 0.0}, {"motionloss_weight": 0.0}
+SHORTHANDS = {
+    "preset": {"dynaboa": _DYNABOA, "dynaboa-internet": {**_DYNABOA, "shapeloss_weight": 2e-4}},
+    "use_boa": {"0": {"metalr": 0.0, **_NO_TEACHER, **_NO_MOTION, "dynamic_boa": False}, "1": {}},
+    "use_meanteacher": {"0": _NO_TEACHER, "1": {}},
+    "use_motion": {"0": _NO_MOTION, "1": {}},
+    "inner_step": {"1": {}},
+}
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """The flags of a run."""
 
-    name: str = option("", "name of the run, a folder in --expdir")
+    name: str = option("", "name of the run, a folder in --expdir", aliases=("expname",))
     expdir: str = option("experiments", "where results go")
     overwrite: bool = option(False, "replace an earlier run of the same name")
+    resume: bool = option(False, "go on where the run of this name was stopped, or begin it; the results are the same")
+    verify: str = option(
+        "", "recompute the scores in the folder of a run from its predictions.npz, and compare", without_name=True
+    )
+    checkpoint_every: int = option(
+        500, "frames after which the state is saved for --resume; 0: only when the run is stopped", least=0
+    )
     seed: int = option(22, "of every random number", least=0)
     device: str = option("", "cpu, cuda, cuda:1, ...; default: a GPU where there is one")
     model_file: str = option("", "the base model; default: data/basemodel.pt")
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     stride: int = option(1, "take every n-th frame", least=1)
     max_frames: int = option(0, "stop after so many frames; 0: all", least=0)
+    passes: int = option(1, "go through what is recorded so often; the last time counts", least=1, only=ADAPTS)
+    # the labelled source
+    retrieval: bool = option(False, "draw labelled samples that look like the frame, for each level anew", only=ADAPTS)
+    sample_num: int = option(1, "labelled samples for each frame of a batch", least=1, only=RETRIEVAL)
+    bank: str = option("", "which of them look alike; default: the file beside the source", only=RETRIEVAL)
+    # parts that do not depend on each other
+    workers: int = option(
+        1, "parts that run side by side: sequences of --per_sequence, clips of --video", least=1, only=PARTS
+    )
+    cluster: str = option(
+        "none",
+        "let the parts be jobs of SLURM, or of submitit's own stand-in for it",
+        choices=("none", "slurm", "local"),
+        only=PARTS,
+    )
+    cluster_options: str = option(
+        "", "what submitit asks for each job, as slurm_partition=gpu,gpus_per_node=1,timeout_min=600", only=PARTS
+    )
     # a data set
     dataset_name: str = option("3dpw", "the video stream", choices=tuple(streams.STREAMS), only=BENCHMARK)
     batch_size: int = option(1, "frames per step", least=1, only=BENCHMARK)
+    per_sequence: bool = option(
+        False, "begin every sequence with the base model, so that it does not depend on the others", only=BENCHMARK
+    )
+    sequence: str = option("", "only this sequence", only=BENCHMARK)
     save_predictions: bool = option(
-        False, "write every frame's rotmat, betas, cam and 3D joints to predictions.npz", only=BENCHMARK
+        False,
+        "write every frame's rotmat, betas, cam and 3D joints to predictions.npz",
+        only=BENCHMARK,
+        aliases=("save_res",),
     )
     paper_compat: bool = option(
         False, "repeat the bugs of the published code, to compare numbers with it", only=BENCHMARK
     )
+    keypoint_noise: float = option(
+        0.0,
+        "make the 2D joints as wrong as a detector's: deviation, fraction of the box; some are missing or exchanged",
+        least=0,
+        only=BENCHMARK,
+    )
     # one's own footage
-    video: str = option("", "a video file, a folder of images or the number of a camera, instead of a data set")
+    video: str = option(
+        "",
+        "a video file, a folder of images, the number of a camera, or several clips: a folder or a list (.txt) of them",
+    )
     keypoints: str = option(
         "mediapipe", "its 2D joints: mediapipe, or the file or folder of OpenPose or AlphaPose", only=FOOTAGE
     )
@@ -75,9 +139,29 @@ class RunOptions:
     )
 
 
-def modes(options: RunOptions) -> set[str]:
+@dataclass(frozen=True)
+class Options(StepOptions, RunOptions):
+    """Every flag of the command line: those of the run, and those of the step."""
+
+
+def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
-    return {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    found |= {PARTS} if options.per_sequence or several_clips(options.video) else set()
+    return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
+
+
+def several_clips(video: str) -> list[Path]:
+    """The clips that `--video` names, where it is a folder of videos or a list of them; UserError if one is missing."""
+    path = Path(video)
+    if video and path.is_dir():
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        has_images = any(file.suffix.lower() in IMAGES for file in files)
+        return [] if has_images else [file for file in files if file.suffix.lower() in VIDEOS]
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return []
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    return [existing(path.parent / line, f"correct the list {path}") for line in lines if line]
 
 
 def learning_rates(options: RunOptions) -> Mapping[str, float]:
@@ -97,62 +181,72 @@ class Run(NamedTuple):
     """What the loop needs.
 
     Attributes:
-        frames: to go through; source: the labelled samples, None without
+        frames: to go through, once or more
+        source: the labelled samples or, again and again, what draws them; None without
         model, body, prior: the base model, the neutral body, the pose prior
         joints: those of the 49 that the 2D losses see
         step: by which the indices of consecutive frames differ
         score: prediction, frame -> the scores of each frame of the batch
         results: what they are written by
+        can_go_on: whether it can be resumed, as all but what a camera sees
     """
 
-    frames: Iterator[Frame]
-    source: Iterator[Frame] | None
+    frames: Batches
+    source: Batches | Retrieval | None
     model: nn.Module
     body: SMPL
     prior: PosePrior
     joints: slice
     step: int
-    score: Callable[[Prediction, Frame], list[dict[str, float]]]
+    score: Scorer | FootageScorer
     results: Results
+    can_go_on: bool = True
+
+    def parts(self) -> dict[str, Stateful]:
+        """What must be known of it to go on."""
+        if not self.can_go_on:
+            return {}
+        parts = {"frames": self.frames, "source": self.source, "score": self.score, "results": self.results}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
-def open_run(options: RunOptions, with_source: bool) -> Run:
+def open_run(options: Options, with_source: bool) -> Run:
     """Open all that the options name; the labelled source only where it is wanted.
 
     Raises UserError when a file is missing or damaged, with the command that helps.
     """
+    if options.retrieval and not with_source:
+        raise UserError("--retrieval draws from the labelled source, and the flags leave that out; add --retrieval 0")
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
 
 
-def _open_benchmark(options: RunOptions, with_source: bool) -> Run:
+def _open_benchmark(options: Options, with_source: bool) -> Run:
     """A data set, scored against its ground truth."""
     stream, device = streams.STREAMS[options.dataset_name], choose_device(options.device)
     bodies = _bodies(stream.assets, GENDERS, device)
     model = _base_model(options, stream.assets, device)
     prior = PosePrior(stream.assets.gmm).to(device)
-    shape = (len(H36M17), len(bodies["neutral"].v_template))
-    regressor = load_npy(stream.assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
-    regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
-    check_rendered(stream.target, *([stream.source] if with_source else []))
-    samples = streams.open_source(stream.source) if with_source else None
-    frames, missing = stream.open()
-    missing = [*missing, *(samples.missing if samples else [])]
-    annotation = {"annotation": frames.annotation} if frames.annotation else {}
-    frames = frames.part(options.stride, options.max_frames)
-    score = functools.partial(stream.score, bodies=bodies, regressor=regressor)
-    facts = {"protocol": stream.protocol, "device": str(device), "missing_sequences": missing, **annotation}
-    folder = create_folder(options.expdir, options.name, options.overwrite)
+    score = _score(stream, bodies, device)
+    samples = open_samples(stream, with_source)
+    source = samples and labelled_source(options, stream.source, samples, model)
+    frames, facts = open_frames(options, device, samples)
+    run = open_folder(options, facts)
     return Run(
-        frames=batches(frames, options.batch_size),
-        source=samples and batches(samples, options.batch_size, endless=True),
+        frames=Batches(lambda _, taken: batches(frames, options.batch_size, first=taken)),
+        source=source,
         model=model,
         body=bodies["neutral"],
         prior=prior,
         joints=stream.joints,
         step=options.stride,
         score=Scorer(score, frames.step, options.paper_compat),
-        results=BenchmarkResults(RunFolder(folder, options, facts), len(frames), options.save_predictions),
+        results=BenchmarkResults(run, len(frames), options.save_predictions, keep_rows=bool(options.sequence)),
     )
+
+
+def _of_dynamic_steps(options: Options) -> dict[str, float]:
+    """What summary.json says of dynamic steps: the threshold that is in use."""
+    return {"cos_sim_threshold": options.threshold} if options.dynamic_boa else {}
 
 
 def check_rendered(*recordings: streams.Recording) -> None:
@@ -162,7 +256,56 @@ def check_rendered(*recordings: streams.Recording) -> None:
             version.check_current(recording.images, config.DEMO, recording.made_by)
 
 
-def _open_footage(options: RunOptions, with_source: bool) -> Run:
+def _score(stream: streams.Stream, bodies: dict[str, SMPL], device: torch.device) -> Callable[..., Scored]:
+    """The score of a stream, with what it needs."""
+    shape = (len(H36M17), len(bodies["neutral"].v_template))
+    regressor = load_npy(stream.assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
+    regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
+    return functools.partial(stream.score, bodies=bodies, regressor=regressor)
+
+
+def open_scorer(options: RunOptions, frames: CroppedFrames) -> tuple[Scorer, SMPL]:
+    """What scores the frames of a data set, on the host, and the body to pose."""
+    stream, host = streams.STREAMS[options.dataset_name], torch.device("cpu")
+    bodies = _bodies(stream.assets, GENDERS, host)
+    return Scorer(_score(stream, bodies, host), frames.step, options.paper_compat), bodies["neutral"]
+
+
+def open_samples(stream: streams.Stream, with_source: bool) -> CroppedFrames | None:
+    """The labelled source of a stream, if it is wanted; UserError where it, or the stream, was rendered otherwise."""
+    check_rendered(stream.target, *([stream.source] if with_source else []))
+    return streams.open_source(stream.source) if with_source else None
+
+
+def chosen_frames(options: RunOptions) -> tuple[CroppedFrames, list[str]]:
+    """The frames of a data set that the options choose, and the sequences of its protocol that are not there."""
+    frames, missing = streams.STREAMS[options.dataset_name].open()
+    if options.keypoint_noise:
+        frames = with_noise(frames, options.keypoint_noise, options.seed)
+    frames = frames.part(options.stride, options.max_frames)
+    return (frames.only(options.sequence) if options.sequence else frames), missing
+
+
+def open_frames(
+    options: Options, device: torch.device, samples: CroppedFrames | None
+) -> tuple[CroppedFrames, dict[str, object]]:
+    """The same frames, and what is to be said of a run that goes through them, with these labelled samples."""
+    stream = streams.STREAMS[options.dataset_name]
+    frames, missing = chosen_frames(options)
+    source = {"source": samples.origin} if samples else {}
+    inputs = _inputs(options, stream.assets, data=frames.origin, **source)
+    images = [frames.images / name for name in np.unique(frames.columns["imgname"])]
+    return frames, {
+        "protocol": stream.protocol,
+        "device": str(device),
+        "missing_sequences": [*missing, *(samples.missing if samples else [])],
+        **({"annotation": frames.annotation} if frames.annotation else {}),
+        **_of_dynamic_steps(options),
+        "provenance": provenance(device, inputs, images),
+    }
+
+
+def _open_footage(options: Options, with_source: bool) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
     # drawing, decoding and detecting, which only footage needs, take long to load
     from footage.overlay import OverlayVideo
@@ -171,20 +314,42 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
     from footage.window import open_window
 
     assets, device = streams.footage_assets(options.model_file), choose_device(options.device)
-    footage = _footage(options)
+    footage = open_footage(options)
+    is_camera = footage.video.is_camera
+    if is_camera and options.passes > 1:
+        raise UserError("--passes is for what is recorded, and a camera shows each moment once; leave it out")
     body = _bodies(assets, ("neutral",), device)["neutral"]
     model = _base_model(options, assets, device)
     prior = PosePrior(assets.gmm).to(device)
+    recording = footage_recording(assets)
     samples = open_footage_source(assets) if with_source else None
+    source = samples and labelled_source(options, recording, samples, model)
     frozen = functools.partial(predict, copy.deepcopy(model).requires_grad_(False), body.joints_only())
-    folder = create_folder(options.expdir, options.name, options.overwrite)
-    run = RunFolder(folder, options, {"protocol": "footage (2D joints)", "device": str(device)})
-    window = open_window(footage.name) if footage.video.is_camera else None
-    overlay = OverlayVideo(folder / "overlay.mp4", footage.rate, body.faces, window)
-    poses = PosesFile(folder, body, options.smooth, options.export)
+    if is_camera and options.resume:
+        raise UserError(f"--resume: what camera {options.video} saw is gone; begin another run")
+    given = {} if is_camera else {"video": Path(options.video)}
+    given |= {} if options.keypoints == "mediapipe" else {"keypoints": Path(options.keypoints)}
+    given |= {"source": samples.origin} if samples else {}
+    origin = provenance(device, _inputs(options, assets, **given))
+    facts = {"protocol": "footage (2D joints)", "device": str(device), **_of_dynamic_steps(options)}
+    run = open_folder(options, {**facts, "provenance": origin})
+    window = open_window(footage.name) if is_camera else None
+    overlay = OverlayVideo(run.folder / "overlay.mp4", footage.rate, body.faces, window)
+    poses = PosesFile(run.folder, body, options.smooth, options.export)
+
+    def frames_after(passes: int, taken: int) -> Iterator[Frame]:
+        """The results speak of the footage of the last pass."""
+        shown = footage if passes == options.passes - 1 else open_footage(options)
+        if not is_camera:
+            shown.remember(open_states(run.folder) / "detections", goes_on=passes > 0 or has_state(run.folder))
+        again = len(overlay.recent)
+        frames = shown.after(taken - again)
+        overlay.add_again(batch["rgb"][0].numpy() for batch in frames)
+        return frames
+
     return Run(
-        frames=iter(footage),
-        source=samples and batches(samples, 1, endless=True),
+        frames=Batches(frames_after),
+        source=source,
         model=model,
         body=body,
         prior=prior,
@@ -192,10 +357,17 @@ def _open_footage(options: RunOptions, with_source: bool) -> Run:
         step=options.stride,
         score=FootageScorer(frozen, options.stride),
         results=FootageResults(run, footage, overlay, poses),
+        can_go_on=not is_camera,
     )
 
 
-def _footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
+def _inputs(options: RunOptions, assets: streams.Assets, **more: Path) -> dict[str, Path]:
+    """The files that a run depends on, by the part they play."""
+    bank = {"bank": Path(options.bank)} if options.bank else {}
+    return {**assets._asdict(), "base_model": Path(options.model_file or assets.base_model), **bank, **more}
+
+
+def open_footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
     """`--video` with its 2D joints."""
     from footage.people import Footage
     from footage.video import Video
@@ -204,14 +376,43 @@ def _footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
     return Footage(video, options.keypoints, options.person, options.first_frame)
 
 
+def labelled_source(
+    options: RunOptions, recording: streams.Recording, samples: CroppedFrames, model: nn.Module
+) -> Batches | Retrieval:
+    """The samples one after the other, or what draws them by the features of a frame.
+
+    Args:
+        samples: of the recording
+        model: as it was trained
+    """
+    if not options.retrieval:
+        return Batches(lambda _, taken: batches(samples, options.batch_size, endless=True, first=taken))
+    of_model = f" --model_file {options.model_file}" if options.model_file else ""
+    remedy = f"run `python process_data.py --dataset bank{of_model} --overwrite`"
+    if recording.rendered:
+        remedy = f"leave out --bank, or delete {recording.bank}: it is then made again"
+    file = Path(options.bank or recording.bank)
+    if recording.rendered and not options.bank and (not file.exists() or differences(file, model, samples, remedy)):
+        log.info("sorting the labelled samples into %s", file)
+        write_bank(file, model, samples)
+    bank = open_bank(file, model, samples, remedy)
+    return Retrieval(samples, bank, options.sample_num, options.seed)
+
+
+def footage_recording(assets: streams.Assets) -> streams.Recording:
+    """The labelled source of footage: Human3.6M for SMPL where it is converted, else the rendered one."""
+    has_own = assets == streams.ASSETS and streams.H36M.annotations.exists()
+    return streams.H36M if has_own else streams.WILD
+
+
 def open_footage_source(assets: streams.Assets) -> CroppedFrames:
-    """The labelled source of footage: Human3.6M for SMPL where it is converted, else the rendered one.
+    """The samples of `footage_recording`, which are rendered where they lack.
 
     With SMPL the rendered one, which shows the free body, has no betas: they mean another shape there.
     """
-    if assets == streams.ASSETS and streams.H36M.annotations.exists():
-        return streams.open_source(streams.H36M)
-    source = streams.WILD
+    source = footage_recording(assets)
+    if source == streams.H36M:
+        return streams.open_source(source)
     if not version.is_current(source.images, config.DEMO):
         from synthetic import stream  # the renderer takes half a second to load, and is needed once
 
@@ -225,7 +426,7 @@ def list_people(options: RunOptions) -> str:
     from footage import people
 
     image = run_folder(options.expdir, options.name).with_name(f"{options.name}_people.png")
-    return people.list_people(_footage(options), image)
+    return people.list_people(open_footage(options), image)
 
 
 def _bodies(assets: streams.Assets, genders: tuple[str, ...], device: torch.device) -> dict[str, SMPL]:

@@ -42,6 +42,11 @@ class Recording(NamedTuple):
     hint: str = ""
     rendered: bool = False
 
+    @property
+    def bank(self) -> Path:
+        """Where the bank of a labelled source is (datasets/retrieval.py)."""
+        return self.annotations.with_name(f"{self.annotations.stem}_bank.npz")
+
 
 class Stream(NamedTuple):
     """A video stream with ground truth.

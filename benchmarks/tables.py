@@ -1,6 +1,6 @@
 """The tables of the documentation as data: what each row changes, and on which streams it runs.
 
-Ablation: the test stream, rendered from three seeds. Learning rates: the validation stream alone, so that nothing is
+Ablations: the test stream, rendered from three seeds. Learning rates: the validation stream alone, so that nothing is
 chosen on what is reported. Footage has learning rates of its own, chosen on rendered footage: as a stream with ground
 truth (wild), and clip by clip as `--video` sees it, with the joints of MediaPipe (footage).
 """
@@ -22,6 +22,20 @@ ABLATION: Rows = {
     "no labelled source": ["--labelloss_weight", "0"],
     "no probe (single level)": ["--metalr", "0"],
 }
+
+
+# DynaBOA's parts, one by one, with joints that are exact and with such as detectors give
+_PARTS: Rows = {
+    "BOA": [],
+    "dynamic steps": ["--dynamic_boa"],
+    "retrieval": ["--retrieval"],
+    "dynamic steps, retrieval": ["--dynamic_boa", "--retrieval"],
+    "all of DynaBOA's settings": ["--preset", "dynaboa"],
+    "two passes": ["--passes", "2"],
+    "soft reset": ["--soft_reset", "0.5"],
+}
+_NOISE = ["--keypoint_noise", "0.02"]
+DYNABOA: Rows = {**FROZEN, **_PARTS, **{f"{row}, noisy joints": [*flags, *_NOISE] for row, flags in _PARTS.items()}}
 
 
 def learning_rates(*of_adam: str) -> Rows:
@@ -54,6 +68,7 @@ class Table(NamedTuple):
 
 TABLES = {
     "ablation": Table(ABLATION, stream="synthetic", dataset="synthetic", seeds=(0, 1, 2)),
+    "dynaboa-ablation": Table(DYNABOA, stream="synthetic", dataset="synthetic", seeds=(0, 1, 2)),
     "rates": Table(
         {**FROZEN, "3e-6, 8e-6 (the paper's)": PAPER, **learning_rates("1e-5", "3e-5", "1e-4", "3e-4")},
         stream="synthetic-validation",

@@ -139,17 +139,34 @@ class CroppedFrames(Dataset):
         self.rows = np.arange(count)
         self.numbers = _numbers(columns["imgname"])
         self.step = _usual_step(self.numbers)
+        self.sizes: dict[str, tuple[int, int]] = {}  # px, width and height of each sequence's images
 
     def part(self, stride: int, max_frames: int) -> "CroppedFrames":
         """Every `stride`-th frame, `max_frames` of them at most (0: all); `index` stays the row among all."""
         rows = np.arange(0, len(self), stride)[: max_frames or None]
+        return self._rows(rows, self.step * stride)
+
+    def only(self, sequence: str) -> "CroppedFrames":
+        """The frames of one sequence; UserError when it is not there."""
+        sequences = self.columns.get("sequence", np.array([]))
+        rows = np.flatnonzero(sequences == sequence)
+        if not len(rows):
+            there = ", ".join(dict.fromkeys(sequences.tolist()))
+            raise UserError(f"{self.origin} has no sequence {sequence}; there are: {there}")
+        return self._rows(rows, self.step)
+
+    def _rows(self, rows: np.ndarray, step: int) -> "CroppedFrames":
         part = self._with({name: column[rows] for name, column in self.columns.items()})
-        part.rows, part.step = self.rows[rows], self.step * stride
+        part.rows, part.numbers, part.step = self.rows[rows], self.numbers[rows], step
         return part
 
     def without(self, name: str) -> "CroppedFrames":
         """The same frames without one of the columns."""
         return self._with({other: column for other, column in self.columns.items() if other != name})
+
+    def replacing(self, name: str, column: np.ndarray) -> "CroppedFrames":
+        """The same frames with other numbers in one of the columns."""
+        return self._with({**self.columns, name: column})
 
     def _with(self, columns: Mapping[str, np.ndarray]) -> "CroppedFrames":
         return type(self)(self.images, columns, self.origin, self.missing, self.annotation)
@@ -169,14 +186,33 @@ class CroppedFrames(Dataset):
 
     def crop(self, index: int) -> dict[str, Any]:
         """The same with the `image` as it is, (224,224,3) RGB in 0-255."""
-        row = {name: column[index] for name, column in self.columns.items()}
-        crop = Crop(row.pop("center"), row.pop("scale"))
-        rgb = read_rgb(self.images / str(row["imgname"]))
-        row["keypoints_2d"] = crop.points(row["keypoints_2d"])
+        name, crop = str(self.columns["imgname"][index]), self._crop(index)
+        rgb = read_rgb(self.images / name)
+        self._check_size(index, name, rgb.shape[1::-1])
+        return {**self.labels(index), "image": crop.image(rgb), "outside": crop.is_outside(rgb.shape[1::-1])}
+
+    def _check_size(self, index: int, name: str, size: tuple[int, int]) -> None:
+        """Raise UserError for an image of another size than that of its sequence, to whose pixels all boxes refer."""
+        if "sequence" not in self.columns:
+            return
+        expected = self.sizes.setdefault(str(self.columns["sequence"][index]), size)
+        if size != expected:
+            raise UserError(
+                f"{self.images / name} is {size[0]}x{size[1]} px where its sequence is {expected[0]}x{expected[1]}; "
+                "get the images as their owners distribute them"
+            )
+
+    def _crop(self, index: int) -> Crop:
+        return Crop(self.columns["center"][index], self.columns["scale"][index])
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """The same without the `image`, which is not read."""
+        row = {name: column[index] for name, column in self.columns.items() if name not in ("center", "scale")}
+        row["keypoints_2d"] = self._crop(index).points(row["keypoints_2d"])
         numbers = {name: np.float32(row[name]) for name in _NUMBERS if name in row}
         names = {name: str(row[name]) for name in _NAMES if name in row}
         place = {"index": self.rows[index], "number": self.numbers[index]}
-        return {**row, **numbers, **names, **place, "image": crop.image(rgb)}
+        return {**row, **numbers, **names, **place}
 
 
 def _numbers(names: np.ndarray) -> np.ndarray:
@@ -193,8 +229,12 @@ def _usual_step(numbers: np.ndarray) -> int:
     return int(steps[forward][counts[forward].argmax()]) if forward.any() else 1
 
 
-def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False) -> Iterator[Frame]:
-    """Batches of consecutive frames, the next one read ahead; `endless` starts again after the last frame."""
-    frames = itertools.cycle(range(len(dataset))) if endless else iter(range(len(dataset)))
+def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False, first: int = 0) -> Iterator[Frame]:
+    """Batches of consecutive frames, the next one read ahead, from batch number `first` on.
+
+    `endless` starts again after the last frame.
+    """
+    start, count = first * batch_size, len(dataset)
+    frames = (row % count for row in itertools.count(start)) if endless else iter(range(start, count))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
     return ahead(default_collate([dataset[index] for index in group]) for group in groups)

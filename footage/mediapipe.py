@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,15 @@ class MediaPipe:
             # one that takes each image by itself, and one that goes on from where the person was, twice as fast; its
             # own smoothing would lag behind, since the surroundings move with the person
             self.still = Pose(model_complexity=1, static_image_mode=True)
-            self.moving = Pose(model_complexity=1, smooth_landmarks=False)
-            for pose in (self.still, self.moving):
-                _warm_up(pose)
+            _warm_up(self.still)
+            self.make_moving = partial(Pose, model_complexity=1, smooth_landmarks=False)
+        self.renew()
+
+    def renew(self) -> None:
+        """Start afresh: what was seen before does not count any more."""
+        with _silenced():
+            self.moving = self.make_moving()
+            _warm_up(self.moving)
         self.following = False  # whether the person was last seen near the box
 
     def detect_all(self, frame: VideoFrame) -> np.ndarray:

@@ -1,5 +1,6 @@
 """overlay.mp4: the body on the person, and from the side."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from footage.window import Window
-from utils.renderer import VIDEO_SAMPLING, VideoWriter, draw_in_image, side_view
+from utils.renderer import VIDEO_SAMPLING, VideoWriter, count_frames, draw_in_image, segment_length, side_view
+from utils.resume import State
 
 HEIGHT = 720  # px of the video at most
 PANEL = 320  # px, width of the view from the side
@@ -23,37 +26,102 @@ class Drawn(NamedTuple):
     center: np.ndarray
     side: float
 
+    def as_tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+        """The same for a state (utils.resume.State)."""
+        return *map(torch.tensor, (self.vertices, self.cam, self.center)), self.side
+
+    @classmethod
+    def of_tensors(cls, vertices: torch.Tensor, cam: torch.Tensor, center: torch.Tensor, side: float) -> "Drawn":
+        """The other way round."""
+        return cls(vertices.numpy(), cam.numpy(), center.numpy(), side)
+
 
 class OverlayVideo:
     """The video, drawn by a thread, a frame at a time, while the next one is adapted to.
+
+    To go on, it is copied up to the segment before the one at hand, since an encoder cannot go on in its middle, and
+    the frames from there on are drawn again.
 
     Args:
         file: the video
         rate: frames/s
         faces: (F,3) of the body
         window: shows each frame as soon as it is drawn
+
+    Attributes:
+        recent: the bodies of the last frames, not all of which are surely on disk
     """
 
     def __init__(self, file: Path, rate: float, faces: np.ndarray, window: Window | None = None) -> None:
-        self.video, self.faces, self.window = VideoWriter(file, rate), faces, window
+        self.file, self.rate, self.faces, self.window = file, rate, faces, window
+        self.kept = file.with_name(f".{file.stem}.kept{file.suffix}")  # what it is copied from
+        self.video: VideoWriter | None = None
         self.drawer = ThreadPoolExecutor(1)
         self.drawing: Future[np.ndarray] | None = None
+        self.recent: list[Drawn | None] = []
+        self.count = 0
 
     def add(self, rgb: np.ndarray, body: Drawn | None) -> None:
         """Append an image (H,W,3) uint8 with the body, if there is one."""
-        self._wait()  # frames do not pile up
-        self.drawing = self.drawer.submit(self._append, rgb, body)
+        self._remember(body)
+        self._draw(rgb, body)
         if self.window:
             self.window.show(self._wait())
+
+    def add_again(self, images: Iterator[np.ndarray]) -> None:
+        """Append the images of the bodies in `recent` when a run goes on; no more are taken."""
+        for body, rgb in zip(self.recent, images, strict=False):
+            self._draw(rgb, body)
+
+    def state(self) -> State:
+        """How many frames there are, and the last bodies (utils.resume.Stateful)."""
+        self._wait()
+        return {"count": self.count, "recent": [body and body.as_tensors() for body in self.recent]}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there, once the last bodies are drawn again (`add_again`)."""
+        self.count = state["count"]
+        self.recent = [body and Drawn.of_tensors(*body) for body in state["recent"]]
+        self._copy(self.count - len(self.recent))
 
     def close(self) -> None:
         """Draw the last frame, finish the video and take the window away."""
         with ExitStack() as steps:  # done from the last to the first
-            steps.callback(self.video.close)
+            if self.video:
+                steps.callback(self.video.close)
             steps.callback(self._wait)
             steps.callback(self.drawer.shutdown)
             if self.window:
                 steps.callback(self.window.close)
+
+    def discard(self) -> None:
+        """Take away what the video was copied from."""
+        self.kept.unlink(missing_ok=True)
+
+    def _remember(self, body: Drawn | None) -> None:
+        """Keep the bodies of the segment at hand and of the one before, which may not be on disk."""
+        segment = segment_length(self.rate)
+        if self.count % segment == 0:
+            del self.recent[:-segment]
+        self.recent.append(body)
+        self.count += 1
+
+    def _copy(self, frames: int) -> None:
+        if not frames:
+            return
+        # what a run leaves that was killed, perhaps while it copied, and what one that was stopped
+        part = self.file.with_name(f".{self.file.stem}.part{self.file.suffix}")
+        sources = [file for file in (part, self.kept, self.file) if file.exists() and count_frames(file) >= frames]
+        if not sources:
+            raise ValueError(f"{self.file} has lost frames")
+        sources[0].replace(self.kept)
+        self.video = VideoWriter(self.file, self.rate)
+        self.video.copy(self.kept, frames)
+
+    def _draw(self, rgb: np.ndarray, body: Drawn | None) -> None:
+        self._wait()  # frames do not pile up
+        self.video = self.video or VideoWriter(self.file, self.rate)
+        self.drawing = self.drawer.submit(self._append, rgb, body)
 
     def _wait(self) -> np.ndarray | None:
         drawing, self.drawing = self.drawing, None

@@ -17,6 +17,7 @@ from PIL import Image
 from footage.detector import MIN_JOINTS, Detector, is_person, stack
 from footage.keypoints import KeypointFiles
 from footage.mediapipe import MediaPipe
+from footage.remembered import RememberedDetector
 from footage.sources import VideoFrame
 from footage.tracking import SteadyBox, Tracker, box_of, prominence
 from footage.video import Video
@@ -88,19 +89,30 @@ class Footage:
 
         Raises UserError for a damaged video or file, and when nobody was followed to the end.
         """
-        return ahead(self.prepared())
+        return self.after(0)
 
-    def prepared(self) -> Iterator[Frame]:
-        """The same, each one prepared when it is asked for."""
+    def after(self, count: int) -> Iterator[Frame]:
+        """The same without the first `count`, whose people are followed all the same."""
+        return ahead(self.prepared(count))
+
+    def remember(self, file: Path, goes_on: bool) -> None:
+        """Keep what a detector finds in a file; `goes_on`: begin with what it holds."""
+        if isinstance(self.detector, MediaPipe):
+            self.detector = RememberedDetector(self.detector, file, goes_on)
+
+    def prepared(self, first: int = 0) -> Iterator[Frame]:
+        """The same from number `first` on, each one prepared when it is asked for."""
         steady, is_followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
-        for followed in bridge(follow(self.video, self.detector, self.person, seen)):
+        for number, followed in enumerate(bridge(follow(self.video, self.detector, self.person, seen))):
             batch = self._batch(followed.frame)
             if followed.person is None:
                 steady = SteadyBox()  # whoever comes back need not be where they were
             else:
-                is_followed = True
-                batch |= _cropped(followed, steady(followed.box))
-            yield batch
+                is_followed, box = True, steady(followed.box)
+                if number >= first:
+                    batch |= _cropped(followed, box)
+            if number >= first:
+                yield batch
         if not is_followed:
             raise UserError(self.nobody(seen))
 

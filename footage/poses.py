@@ -12,6 +12,7 @@ from footage.smoothing import OneEuro, OneEuroRotation
 from models.smpl import SMPL
 from utils.image import BOX_UNIT
 from utils.results import ArrayFile
+from utils.resume import State
 from utils.structures import Prediction
 
 # cutoff in Hz and how fast it rises, for rotations (rad/s) and translation (m/s)
@@ -83,7 +84,7 @@ class PosesFile:
     def close(
         self, names: Sequence[str], index: Sequence[int], times: Sequence[float], bridged: Sequence[bool]
     ) -> None:
-        """Write the files, if there was a frame.
+        """Write the files, if there was a frame; what they are made of stays (`discard`).
 
         Args:
             names, index, times: of the frames that were added, times in s
@@ -93,7 +94,7 @@ class PosesFile:
         if not count:
             return
         clip = self._clip(self.file.arrays(), np.array(times[:count]))
-        self.file.close(
+        self.file.save(
             imgname=np.array(names[:count], dtype=str),
             index=np.array(index[:count]),
             time=clip.times,
@@ -107,8 +108,20 @@ class PosesFile:
         if self.export in ("bvh", "both"):
             save_bvh(self.folder / "animation.bvh", clip)
 
+    def state(self) -> State:
+        """What there is up to now (utils.resume.Stateful)."""
+        filters = {"rotations": self.rotations.state(), "places": self.places.state()}
+        return {"count": self.file.count, "image_size": self.image_size, **filters}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.file.cut(state["count"])
+        self.image_size = tuple(state["image_size"])
+        self.rotations.load_state(state["rotations"])
+        self.places.load_state(state["places"])
+
     def discard(self) -> None:
-        """Take away what was not written."""
+        """Take away what the files were made of."""
         self.file.discard()
 
     def _clip(self, arrays: Mapping[str, np.ndarray], times: np.ndarray) -> Clip:

@@ -18,12 +18,23 @@ from footage.people import Footage
 from footage.poses import PosesFile
 from utils.files import write_atomically
 from utils.image import BOX_UNIT
-from utils.results import Row, RunFolder, means_of, table_of
+from utils.results import (
+    DYNAMIC_SCORES,
+    SCORES,
+    Row,
+    RunFolder,
+    guard_lines,
+    guarded,
+    means_of,
+    of_dynamic_steps,
+    table_of,
+)
+from utils.resume import State, has_state
 from utils.structures import Frame, Prediction
 
 log = logging.getLogger("boa")
 
-_LABELS = ("index", "time_s", "image", "person", "seen", "adapted")
+_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "jump")
 _COLUMNS = {
     "frozen_px": "frozen_px",
     "frozen_share": "frozen_share_of_box",
@@ -31,6 +42,7 @@ _COLUMNS = {
     "adapted_share": "adapted_share_of_box",
     "accel": "accel_mm",
 }
+_OVERLAY_BYTES = 20_000  # of a frame of 720 px
 # what `seen` says in scores.csv: by the detector, interpolated over a gap, not there
 SEEN, BRIDGED, MISSING = "yes", "bridged", "no"
 
@@ -71,11 +83,12 @@ class FootageResults:
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
         labels |= {"seen": BRIDGED if frame["bridged"] else SEEN, "adapted": "yes" if adapted[0] else "no"}
+        labels["jump"] = frame.get("jump", [""])[0]
         if not frame["bridged"]:
             self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}
             self.counted += 1
         self.run.add_terms(terms)
-        self.run.add(labels, scores[0], adapted[0])
+        self.run.add(labels, {**scores[0], **of_dynamic_steps(terms)}, adapted[0])
         center, side = frame["center"][0].numpy().astype(np.float64), BOX_UNIT * float(frame["scale"])
         prediction = prediction.on_host()
         self.poses.add(prediction, center, side, rgb.shape[:2], float(frame["time"]))
@@ -86,14 +99,42 @@ class FootageResults:
         means = {name: total / max(1, self.counted) for name, total in self.sums.items()}
         return {name.removesuffix("_share"): f"{100 * mean:.1f} %" for name, mean in means.items()}
 
+    def bytes_needed(self) -> int:
+        """Room for what is written frame by frame, of an overlay as large as most."""
+        frames = self.frames or 0
+        return self.poses.file.bytes_needed(frames) + _OVERLAY_BYTES * frames
+
+    def state(self) -> State:
+        """What there is up to now (utils.resume.Stateful)."""
+        return {
+            "run": self.run.state(),
+            "sums": self.sums,
+            "counted": self.counted,
+            "poses": self.poses.state(),
+            "overlay": self.overlay.state(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.run.load_state(state["run"])
+        self.sums, self.counted = state["sums"], state["counted"]
+        self.poses.load_state(state["poses"])
+        self.overlay.load_state(state["overlay"])
+
+    def discard(self) -> None:
+        """Take away what is kept to go on."""
+        self.poses.discard()
+        self.overlay.discard()
+
     def close(self) -> None:
         """Finish every file, whatever happens to the others; on a full disk the large ones make room for the scores."""
         rate = self.run.frames_per_second()
         with ExitStack() as steps:  # done from the last to the first
+            steps.callback(self._save_scores, rate)
             if self.run.rows:
                 steps.callback(write_atomically, self.run.folder / "reprojection.png", self._plot)
-            steps.callback(self._save_scores, rate)
-            steps.callback(self.poses.discard)
+            if not has_state(self.run.folder):
+                steps.callback(self.poses.discard)
             steps.callback(self._save_poses)
             steps.callback(self.run.writer.close)
             steps.callback(self.overlay.close)
@@ -104,22 +145,24 @@ class FootageResults:
         self.poses.close(names, index, times, [row["seen"] == BRIDGED for row in rows])
 
     def _save_scores(self, rate: float) -> None:
-        rows, means = self.run.rows, means_of(self.run.rows, _COLUMNS)
+        rows, columns = self.run.rows, self._columns()
+        means = means_of(rows, columns)
         seen = [row["seen"] for row in rows]
         numbers = {
             "frames_bridged": seen.count(BRIDGED),
             "frames_missing": seen.count(MISSING),
             "frames_not_adapted": len(rows) - seen.count(MISSING) - self.run.adapted,
-            **{_COLUMNS[score]: value for score, value in means.items()},
+            **{columns[score]: value for score, value in means.items()},
             "frames_per_second": rate,
             **self.footage.facts(),
+            "guards": guarded(rows),
         }
         for warning in self.footage.warnings():
             log.warning(warning)
         lines = [
-            f"{len(rows)} frames, {rate:.2f} frames/s; bridged: {numbers['frames_bridged']}, "
+            f"{len(rows)} frames; bridged: {numbers['frames_bridged']}, "
             f"without the person: {numbers['frames_missing']}, "
-            f"predicted but not adapted to: {numbers['frames_not_adapted']}"
+            f"predicted but not adapted to: {numbers['frames_not_adapted']}" + guard_lines(rows)
         ]
         for name in ("frozen", "adapted"):
             if means[f"{name}_px"] is not None:
@@ -127,8 +170,15 @@ class FootageResults:
                 lines.append(f"2D error, {name}: {means[f'{name}_px']:.1f} px, {percent:.2f} % of the box")
         if means["accel"] is not None:
             lines.append(f"acceleration of the 3D joints: {means['accel']:.1f} mm/frame^2")
-        table = table_of(rows, _LABELS, _COLUMNS, digits=5)
+        if "extra_steps" in means:
+            lines.append(f"extra steps: {means['extra_steps']:.2f} a frame")
+        table = table_of(rows, _LABELS, columns, digits=5)
         self.run.save(table, self.frames, numbers, "\n".join(lines) + "\n")
+
+    def _columns(self) -> dict[str, str]:
+        """The scores of these frames with their names; those of dynamic steps only where there are any."""
+        dynamic = [score for score in DYNAMIC_SCORES if score in self.run.rows.known]
+        return {**_COLUMNS, **{score: SCORES[score].column for score in dynamic}}
 
     def _plot(self, path: Path) -> None:
         matplotlib.use("Agg")

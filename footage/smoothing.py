@@ -1,7 +1,10 @@
 """The One-Euro filter (Casiez, Roussel, Vogel, CHI 2012): steady where a signal rests, quick where it moves."""
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
+
+from utils.resume import State
 
 DERIVATIVE_CUTOFF = 1.0  # Hz
 
@@ -22,6 +25,21 @@ class OneEuro:
         """Forget what was before, as after a gap."""
         self._before: tuple[np.ndarray, np.ndarray, float] | None = None  # raw, filtered, seconds
         self._speed: np.ndarray | float = 0.0
+
+    def state(self) -> State:
+        """What was before (utils.resume.Stateful)."""
+        if self._before is None:
+            return {"before": None}
+        raw, filtered, seconds = self._before
+        arrays = [torch.from_numpy(np.array(array)) for array in (raw, filtered, self._speed)]
+        return {"before": arrays, "seconds": seconds}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.reset()
+        if state["before"] is not None:
+            raw, filtered, self._speed = (array.numpy() for array in state["before"])
+            self._before = (raw, filtered, state["seconds"])
 
     def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
         """The next value (...,D) at a time -> the filtered one; speeds are norms along the last axis."""

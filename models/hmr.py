@@ -14,7 +14,7 @@ from utils.checkpoint import read_weights
 from utils.errors import UserError
 from utils.files import load_npz
 from utils.geometry import rot6d_to_rotmat
-from utils.structures import SmplParams
+from utils.structures import Features, SmplParams
 
 _LAYERS = {18: (BasicBlock, [2, 2, 2, 2]), 34: (BasicBlock, [3, 4, 6, 3]), 50: (Bottleneck, [3, 4, 6, 3])}
 _NORMS = {"group": partial(nn.GroupNorm, 4), "batch": nn.BatchNorm2d}
@@ -66,10 +66,11 @@ class HMR(ResNet):
         """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
         pose, shape, cam = start
         for _ in range(_ITERATIONS):
-            hidden = self.drop1(self.fc1(torch.cat([features, pose, shape, cam], dim=1)))
-            hidden = self.drop2(self.fc2(hidden))
+            first = self.fc1(torch.cat([features, pose, shape, cam], dim=1))
+            hidden = self.drop2(self.fc2(self.drop1(first)))
             pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
-        return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam)
+        seen = Features(features[:, : self.image_features], first)
+        return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam, seen)
 
 
 class JointHMR(HMR):

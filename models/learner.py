@@ -3,23 +3,35 @@
 import copy
 import io
 from collections import deque
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.prediction import predict
+from models.guard import JumpGuard
+from models.prediction import features_of, predict
 from models.prior import PosePrior
 from models.smpl import SMPL
+from utils import losses
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.joints import SPIN
+from utils.loop import KeypointCoverage
 from utils.options import option
+from utils.resume import State
 from utils.structures import Frame, Prediction
 
-ADAPTS = "--method boa"  # the mode in which these flags do something
+# the modes in which these flags do something
+ADAPTS, DYNAMIC, BENCHMARK = "--method boa", "--dynamic_boa", "--dataset_name"
+
+# 1 - cosine of the features before and after a step above which DynaBOA takes further ones, at its learning rate; what
+# steps do to the features goes about in proportion to that (benchmarks/feature_change.py)
+THRESHOLD, THRESHOLD_LR = 3.1e-4, 3e-6
 
 
 @dataclass(frozen=True)
@@ -27,24 +39,59 @@ class StepOptions:
     """The flags of a step, in the order of the algorithm; they do nothing with `--method frozen`."""
 
     # lower level and what both levels share
-    metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS)
+    metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS, aliases=("fastlr",))
     first_order: bool = option(False, "do not differentiate through the weight probe (faster)", only=ADAPTS)
     s2dloss_weight: float = option(10.0, "2D joints", least=0, only=ADAPTS)
-    shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS)
-    gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS)
+    shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS, aliases=("shape_prior_weight",))
+    gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS, aliases=("pose_prior_weight",))
     labelloss_weight: float = option(0.1, "labelled source; 0: no source is needed", least=0, only=ADAPTS)
+    lower_level_mixtrain: bool = option(True, "labelled source in the lower level", only=ADAPTS)
+    upper_level_mixtrain: bool = option(True, "labelled source in the upper level", only=ADAPTS)
     # upper level
     lr: float = option(3e-6, "learning rate of Adam", least=0, only=ADAPTS)
     beta1: float = option(0.5, "of Adam", least=0, below=1, only=ADAPTS)
     beta2: float = option(0.999, "of Adam", least=0, below=1, only=ADAPTS)
-    prev_n: int = option(5, "frames between the two of the motion loss", least=1, only=ADAPTS)
+    prev_n: int = option(5, "frames between the two of the motion loss", least=1, only=ADAPTS, aliases=("interval",))
     motionloss_weight: float = option(0.1, "motion between two frames", least=0, only=ADAPTS)
-    consistentloss_weight: float = option(0.1, "mean teacher", least=0, only=ADAPTS)
+    consistentloss_weight: float = option(0.1, "mean teacher", least=0, only=ADAPTS, aliases=("teacherloss_weight",))
     consistent_s3d_weight: float = option(5.0, "mean teacher's 3D joints", least=0, only=ADAPTS)
     consistent_s2d_weight: float = option(5.0, "mean teacher's 2D joints", least=0, only=ADAPTS)
     consistent_pose_weight: float = option(1.0, "mean teacher's rotations", least=0, only=ADAPTS)
     consistent_beta_weight: float = option(0.001, "mean teacher's shape", least=0, only=ADAPTS)
-    ema_decay: float = option(0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS)
+    ema_decay: float = option(
+        0.1, "fraction of its old weights that the teacher keeps", least=0, most=1, only=ADAPTS, aliases=("alpha",)
+    )
+    # after it
+    dynamic_boa: bool = option(False, "further steps of the upper level while the features move", only=ADAPTS)
+    cos_sim_threshold: float = option(
+        0.0, "go on while 1 - cosine of the features before and after a step is above; 0: by --lr", only=DYNAMIC
+    )
+    optim_steps: int = option(7, "the most further steps for a frame", least=0, only=DYNAMIC)
+    # at a cut
+    soft_reset: float = option(
+        1.0,
+        "fraction of their change that the weights keep at another sequence or person; 0: back to the base model",
+        least=0,
+        most=1,
+        only=(ADAPTS, BENCHMARK),
+    )
+    # safety
+    jump_limit: float = option(
+        200.0, "mm by which an update may move the joints of its frame, else it is marked; 0: any", least=0, only=ADAPTS
+    )
+    revert_jumps: bool = option(False, "undo such updates", only=ADAPTS)
+    # afterwards
+    save_model: bool = option(False, "keep the adapted weights, model.pt, for another run's --model_file", only=ADAPTS)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether a level has a labelled term."""
+        return self.labelloss_weight > 0 and (self.lower_level_mixtrain or self.upper_level_mixtrain)
+
+    @property
+    def threshold(self) -> float:
+        """`cos_sim_threshold`, or, where it is 0, the one that belongs to `lr`."""
+        return self.cos_sim_threshold or THRESHOLD * self.lr / THRESHOLD_LR
 
 
 class Weights(NamedTuple):
@@ -57,13 +104,18 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, options: StepOptions) -> "Weights":
         """The weights that the flags say."""
-        lower = {
+        both = {
             "kp2d": options.s2dloss_weight,
             "pose_prior": options.gmmpriorloss_weight,
             "shape_prior": options.shapeloss_weight,
-            "labelled": options.labelloss_weight,
         }
-        upper = {**lower, "teacher": options.consistentloss_weight, "motion": options.motionloss_weight}
+        lower = {**both, "labelled": options.labelloss_weight * options.lower_level_mixtrain}
+        upper = {
+            **both,
+            "labelled": options.labelloss_weight * options.upper_level_mixtrain,
+            "teacher": options.consistentloss_weight,
+            "motion": options.motionloss_weight,
+        }
         teacher = {
             "kp3d": options.consistent_s3d_weight,
             "kp2d": options.consistent_s2d_weight,
@@ -115,12 +167,61 @@ class History:
         rows, images, keypoints = zip(*found, strict=True)
         return Past(list(rows), {"image": torch.stack(images), "keypoints_2d": torch.stack(keypoints)})
 
+    def state(self) -> State:
+        """The frames, and which was the last (utils.resume.Stateful)."""
+        return {"frames": list(self.frames), "last": self.last}
+
+    def load_state(self, state: State, device: torch.device) -> None:
+        """Go on from there."""
+        self.frames.extend((index, *(part.to(device) for part in parts)) for index, *parts in state["frames"])
+        self.last = state["last"]
+
     def _places(self, batch: Frame) -> list[tuple[str, int, int]]:
         size, after = len(batch["keypoints_2d"]), self.last[2] + self.step if self.last else 0
         sequences = batch.get("sequence", [""] * size)
         persons = batch["person"].tolist() if "person" in batch else [0] * size
         indices = batch["index"].tolist() if "index" in batch else range(after, after + size * self.step, self.step)
         return list(zip(sequences, persons, indices, strict=True))
+
+
+class Dynamic(NamedTuple):
+    """When further steps of a frame end: the features move less than `threshold`, or there were `most` of them."""
+
+    threshold: float
+    most: int
+
+
+def feature_change(before: Tensor, after: Tensor) -> Tensor:
+    """1 - cosine of features (B,H) before and after a step, of the row that moved most; float64, as it is tiny."""
+    before, after = before.double(), after.double()
+    lengths = (before.norm(dim=1) * after.norm(dim=1)).clamp(min=1e-12)
+    return (1 - (before * after).sum(dim=1) / lengths).max()
+
+
+class SoftReset:
+    """What the weights go back to where the stream is cut.
+
+    Args:
+        model: as it was trained
+        keep: the fraction of their change that the weights keep
+    """
+
+    def __init__(self, model: nn.Module, keep: float) -> None:
+        self.keep, self.base = keep, [weight.detach().clone() for weight in model.parameters()]
+        self.place: tuple[str, int] | None = None  # sequence and person of the frame before
+
+    def is_due(self, batch: Frame) -> bool:
+        """Whether another sequence or person begins with the batch, or in it; never where it does not say which."""
+        if "sequence" not in batch:
+            return False
+        places = list(zip(batch["sequence"], batch["person"].tolist(), strict=True))
+        before, self.place = self.place or places[0], places[-1]
+        return any(one != other for one, other in pairwise([before, *places]))
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> None:
+        """w = (1 - keep) * w0 + keep * w, in place; parameters only."""
+        torch._foreach_lerp_(list(network.parameters()), self.base, 1 - self.keep)
 
 
 @dataclass
@@ -137,6 +238,10 @@ class Learner:
         joints: those of the 49 that the 2D losses see
         weights: of the terms
         adapts: False for a model that stays as it is
+        coverage: counts the frames that have something to adapt to
+        guard: watches how far updates move the prediction
+        dynamic: of further steps, None: there are none
+        soft_reset: at a cut, None: none
     """
 
     model: nn.Module
@@ -151,11 +256,57 @@ class Learner:
     weights: Weights
     decay: float
     adapts: bool
+    coverage: KeypointCoverage
+    guard: JumpGuard
+    dynamic: Dynamic | None
+    soft_reset: SoftReset | None
+
+    @torch.no_grad()
+    def hidden(self, frame: Frame) -> Tensor:
+        """The hidden features (K,H) of the model, as it is now, of those K frames that have evidence."""
+        return features_of(self.model, frame).hidden[losses.visible(frame["keypoints_2d"], self.joints)]
 
     @torch.no_grad()
     def predict(self, frame: Frame) -> Prediction:
         """What the model, as it is now, says of a batch of frames."""
         return predict(self.model, self.body, frame)
+
+    def state(self) -> State:
+        """All that adapting has changed (utils.resume.Stateful)."""
+        coverage = {"coverage": self.coverage.state()}
+        if not self.adapts:
+            return coverage
+        parts = {"model": self.model, "teacher": self.teacher, "optimizer": self.optimizer}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        place = self.soft_reset and self.soft_reset.place
+        return {**coverage, **states, "history": self.history.state(), "place": place}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.coverage.load_state(state["coverage"])
+        if self.adapts:
+            self.model.load_state_dict(state["model"])
+            self.teacher.load_state_dict(state["teacher"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history.load_state(state["history"], self.body.v_template.device)
+        if self.soft_reset:
+            self.soft_reset.place = state["place"]
+
+
+@contextmanager
+def weights_kept(model: nn.Module, file: Path | None) -> Iterator[None]:
+    """Save the weights at the end of a `with`, also of one that the user stopped, in the form of a base model."""
+
+    def save() -> None:
+        if file:
+            write_atomically(file, lambda path: torch.save({"model": model.state_dict()}, path))
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        save()
+        raise
+    save()
 
 
 def make_learner(
@@ -200,4 +351,8 @@ def make_learner(
         weights=Weights.of(options),
         decay=options.ema_decay,
         adapts=adapts,
+        coverage=KeypointCoverage(joints),
+        guard=JumpGuard(options.jump_limit, options.revert_jumps),
+        dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
+        soft_reset=SoftReset(model, options.soft_reset) if options.soft_reset < 1 else None,
     )

@@ -19,8 +19,8 @@ from utils.files import save_text
 RENDERER_VERSION = 2
 
 MADE = "complete"
-# all that a rendered folder holds; what holds anything else is not replaced
-_CONTENTS = {MADE, "3dpw_vid", "imageFiles", "images", "h36m_train.npz", ".DS_Store"}
+# all that a rendered folder holds, with what is derived of it; what holds anything else is not replaced
+_CONTENTS = {MADE, "3dpw_vid", "imageFiles", "images", "h36m_train.npz", "h36m_train_bank.npz", ".DS_Store"}
 
 
 def made_of(body_dir: Path, seed: int | None = None) -> dict[str, str]:

@@ -19,6 +19,8 @@ from datasets import pw3d as pw3d_stream
 from models.smpl import SMPL, load_bodies
 from utils.data_preprocess import pw3d
 
+pytest_plugins = ["tiny"]  # the fixture of runs with a tiny network
+
 SEQUENCES = {"flat_packBags_00": "mf", "downtown_cafe_00": "f"}
 SEQUENCES_3DPW = {"downtown_bar_00": "mf", "downtown_bus_00": "f", "flat_guitar_01": "m"}  # of `raw`
 

@@ -35,7 +35,7 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_it_gives_rotations_shape_and_camera(mean_params):
-    rotmat, betas, cam = trained(JointBranch(mean_params))(some_joints(5))
+    rotmat, betas, cam, *_ = trained(JointBranch(mean_params))(some_joints(5))
     assert (rotmat.shape, betas.shape, cam.shape) == ((5, 24, 3, 3), (5, 10), (5, 3))
     torch.testing.assert_close(rotmat @ rotmat.mT, torch.eye(3).expand(5, 24, 3, 3), atol=1e-5, rtol=0)
     assert (cam[:, 0] > 0).all()

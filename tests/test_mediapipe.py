@@ -1,6 +1,7 @@
 """MediaPipe as a detector: its joints, its quiet, and a real clip that it sees."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from places import CLIPS
 from videos import Clip, complaint
 
-from footage import mediapipe
+from footage import mediapipe, remembered
 from footage.people import Footage, follow, open_detector
 from footage.sources import VideoFrame
 from footage.tracking import box_of
@@ -78,3 +79,21 @@ def test_it_says_nothing_on_the_screen_once_it_is_there(capfd):
     assert capfd.readouterr().err == "a warning\n"
     head, feet = (person[JOINTS49.index(name), 1] for name in ("OP Nose", "OP LHeel"))
     assert 30 < head < 70 and 215 < feet < 250
+
+
+@pytest.mark.slow
+def test_what_mediapipe_finds_after_a_stop_is_what_it_would_have_found(tennis, tmp_path, monkeypatch):
+    pytest.importorskip("mediapipe")
+    monkeypatch.setattr(remembered, "RENEWED", 6)
+
+    def remembering(log: str, goes_on: bool) -> Footage:
+        footage = Footage(Video(str(tennis), stride=8, max_frames=18), "mediapipe")
+        footage.remember(tmp_path / log, goes_on)
+        return footage
+
+    whole = list(remembering("whole", goes_on=False).prepared())
+    list(islice(remembering("stopped", goes_on=False).prepared(), 5))
+    on = list(remembering("stopped", goes_on=True).prepared(5))
+    for expected, found in zip(whole[5:], on, strict=True):
+        assert torch.equal(expected["keypoints_px"], found["keypoints_px"])
+        assert torch.equal(expected["image"], found["image"])

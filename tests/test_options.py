@@ -4,7 +4,9 @@ import conftest
 import pytest
 
 import boa
+from runs import modes
 from streams import FOOTAGE_LEARNING_RATES, SYNTHETIC_LEARNING_RATES
+from utils.options import arguments_of
 
 
 def refused(capsys, *flags: str) -> str:
@@ -56,6 +58,20 @@ def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
     assert (options.lr, options.metalr) == (1e-5, SYNTHETIC_LEARNING_RATES["metalr"])
     assert boa.read_options(["--name", "x", "--video", "a.mp4"]).lr == FOOTAGE_LEARNING_RATES["lr"]
     assert boa.read_options(["--name", "x"]).lr == 3e-6
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--retrieval", "--sample_num", "2", "--upper_level_mixtrain", "0", "--per_sequence", "--workers", "2"],
+        ["--preset", "dynaboa", "--first_order", "0", "--expname", "y", "--soft_reset", "0.5"],
+        ["--method", "frozen", "--dataset_name", "synthetic"],
+        ["--video", "a.mp4", "--dynamic_boa", "1", "--passes", "2", "--smooth"],
+    ],
+)
+def test_a_command_line_of_all_options_gives_the_same_options(flags):
+    options = boa.read_options(["--name", "x", *flags])
+    assert boa.read_options(arguments_of(options, modes(options))) == options
 
 
 def test_help_shows_the_defaults_that_each_stream_will_use(capsys):

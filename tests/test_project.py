@@ -77,18 +77,19 @@ def test_every_package_that_is_imported_is_declared_and_the_other_way_round():
     declared = {distribution(line) for line in PYPROJECT["project"]["dependencies"]}
     optional = {extra: {distribution(line) for line in lines} for extra, lines in EXTRAS.items()}
     providers = {module: {name.lower() for name in names} for module, names in packages_distributions().items()}
-    providers |= {"mediapipe": {"mediapipe"}, "sklearn": {"scikit-learn"}}  # perhaps not installed
+    # perhaps not installed
+    providers |= {"mediapipe": {"mediapipe"}, "sklearn": {"scikit-learn"}, "submitit": {"submitit"}}
     used, in_tests = set(), set()
     for file in CODE:
         foreign = {name.split(".")[0] for name in imports(file)} - OURS - set(sys.stdlib_module_names)
         names = {name for module in foreign for name in providers[module]}
         (in_tests if room(file) == "tests" else used).update(names)
-    assert used <= declared | optional["video"] | optional["body"]
+    assert used <= declared | optional["video"] | optional["body"] | optional["cluster"]
     assert in_tests <= declared | optional["dev"] | optional["video"]
     assert declared <= used | in_tests
     assert optional["dev"] - {"ruff"} <= in_tests
     # the others of the video extra are what MediaPipe asks for, since it is installed without
-    assert "mediapipe" in used and optional["body"] <= used
+    assert "mediapipe" in used and optional["body"] | optional["cluster"] <= used
 
 
 def test_tools_are_pinned_so_that_the_same_tree_has_the_same_findings():

@@ -76,7 +76,14 @@ def test_make_knows_what_a_page_asks_of_it(command):
 
 def test_every_flag_in_the_pages_is_one_of_a_program_s(capsys, monkeypatch):
     known = set(PIP_FLAGS)
-    programs = ["boa.py", "process_data.py", "pretrain.py", "compare.py", "benchmarks/ablation.py"]
+    programs = [
+        "boa.py",
+        "process_data.py",
+        "pretrain.py",
+        "compare.py",
+        "benchmarks/ablation.py",
+        "benchmarks/feature_change.py",
+    ]
     for program in [*programs, "tools/check_system.py"]:
         monkeypatch.setattr(sys, "argv", [program, "--help"])
         with pytest.raises(SystemExit):

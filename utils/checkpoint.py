@@ -49,7 +49,7 @@ def read_weights(file: Path, remedy: str) -> dict[str, Tensor]:
     """
     file = existing(file, remedy)
     try:
-        weights = _without_prefix(_weights_of(_load(file)), file)
+        weights = _without_prefix(_weights_of(load_checkpoint(file)), file)
         for name, weight in weights.items():
             if weight.is_floating_point() and not torch.isfinite(weight).all():
                 raise ValueError(f"{name} is not finite")
@@ -58,7 +58,7 @@ def read_weights(file: Path, remedy: str) -> dict[str, Tensor]:
     return weights
 
 
-def _load(file: Path) -> Any:
+def load_checkpoint(file: Path) -> Any:
     """The content of a checkpoint, stand-ins for all but tensors in it."""
     with file.open("rb") as stream:
         is_archive = stream.read(len(_ZIP)) == _ZIP  # what torch.load decides by

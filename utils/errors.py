@@ -36,6 +36,10 @@ def reason_for(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
+class Terminated(KeyboardInterrupt):
+    """The program was asked to end by SIGTERM."""
+
+
 class NotFiniteError(UserError):
     """A loss or a prediction is not finite, as when a learning rate is too large."""
 
@@ -43,7 +47,8 @@ class NotFiniteError(UserError):
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's `main`.
 
-    Exit code 2 with one line for a UserError, a full disk and a GPU that is out of memory, 130 after Ctrl-C.
+    Exit code 2 with one line for a UserError, a full disk and a GPU that is out of memory, 130 after Ctrl-C,
+    143 after SIGTERM.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     try:
@@ -62,6 +67,6 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         log.error("the GPU is out of memory; use --first_order, a smaller --batch_size or --device cpu")
         sys.exit(2)
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        sys.exit(130)
+    except KeyboardInterrupt as interruption:
+        log.error(interruption or "interrupted")
+        sys.exit(143 if isinstance(interruption, Terminated) else 130)

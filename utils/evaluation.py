@@ -11,6 +11,7 @@ from torch import Tensor
 from utils.image import BOX_UNIT
 from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, JOINTS49, LIMBS, LSP14, PELVIS, SPIN, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
+from utils.resume import State
 from utils.structures import Body, Frame, Prediction
 
 GENDERS = ("male", "female", "neutral")  # 0 and 1 as in SPIN's files
@@ -148,6 +149,15 @@ class Acceleration:
             return float("nan")
         return acceleration_error(*(np.stack(joints) for joints in zip(*self.recent, strict=True)))
 
+    def state(self) -> State:
+        """The last frames (utils.resume.Stateful)."""
+        return {"recent": [tuple(map(torch.from_numpy, pair)) for pair in self.recent], "last": self.last}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.recent.extend(tuple(joints.numpy() for joints in pair) for pair in state["recent"])
+        self.last = state["last"]
+
 
 class Scorer:
     """Scores frame by frame.
@@ -161,6 +171,7 @@ class Scorer:
     def __init__(self, score: Callable[..., Scored], step: int = 1, last_pck_counts: bool = False) -> None:
         self.score, self.last_pck_counts = score, last_pck_counts
         self.acceleration = Acceleration(step)
+        self.state, self.load_state = self.acceleration.state, self.acceleration.load_state
 
     def __call__(self, prediction: Prediction, frame: Frame) -> list[dict[str, float]]:
         """Score a batch -> one {score: number} per frame, mm or fractions; accel is nan where it cannot be told."""
@@ -183,6 +194,7 @@ class FootageScorer:
 
     def __init__(self, frozen: Callable[[Frame], Prediction] | None, step: int = 1) -> None:
         self.frozen, self.acceleration = frozen, Acceleration(step)
+        self.state, self.load_state = self.acceleration.state, self.acceleration.load_state
 
     @torch.no_grad()
     def __call__(self, prediction: Prediction, frame: Frame) -> list[dict[str, float]]:

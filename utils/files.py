@@ -7,6 +7,7 @@ a kilobyte does not ask for gigabytes.
 import contextlib
 import json
 import math
+import shutil
 import sys
 import unicodedata
 import warnings
@@ -130,6 +131,16 @@ def check_text(array: np.ndarray) -> None:
             raise ValueError("it holds text of what are no characters")
 
 
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Raise UserError when a disk has not so many bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {what} needs about {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
+            "free some space or choose another --expdir"
+        )
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary name beside `path`, then rename: the file is whole or absent.
 
@@ -158,7 +169,8 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     # np.savez leaves its archive open when the disk is full, and Python complains on the screen when it closes it later
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
+            # an entry without the time, so that the same arrays are the same file
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as part:
                 np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
 
 

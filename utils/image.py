@@ -126,6 +126,11 @@ class Crop:
         ends = np.array([[0.0], [CROP_SIZE]])
         return ((ends / CROP_SIZE - 0.5) * self._side + self.center).astype(int)
 
+    def is_outside(self, size: tuple[int, int]) -> bool:
+        """Whether it shows nothing of an image of this width and height."""
+        low, high = self.corners
+        return bool((high <= 0).any() or (low >= size).any())
+
     def image(self, rgb: np.ndarray) -> np.ndarray:
         """Cut (H,W,3) uint8 -> (224,224,3) float32 in 0-255; what lies outside of the image is black."""
         (x0, y0), (x1, y1) = self.corners

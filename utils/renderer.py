@@ -4,10 +4,12 @@ Camera frame: x right, y down, z forward, metres. Image frame: px, the centre of
 F faces, V vertices, H and W the size of an image, C channels.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,10 +19,16 @@ from scipy import sparse
 from utils.errors import UserError
 from utils.geometry import CROP_SIZE, FOCAL_LENGTH, camera_translation
 
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+
 NEAR = 0.05  # m; faces closer than this are left out
 EDGE_TOLERANCE = 1e-4  # barycentric; 1e-5 leaves single-pixel cracks in float32
 SUPERSAMPLING = 2
 VIDEO_SAMPLING = 1  # four samples a pixel would take four times as long, for edges that a video blurs
+_LONGEST_SEGMENT = 30  # frames of a video that are encoded together
 SKIN_BLUE = (170.0, 190.0, 235.0)  # RGB, the colour of predicted bodies
 LIGHT = (0.3, -0.7, -0.7)  # direction to the light: from above, behind the camera
 AMBIENT = 0.45
@@ -254,6 +262,12 @@ class VideoWriter:
     Odd sizes lose a row or column, as the format wants even ones. The file has its name once it is closed, and holds
     then what could be written. quality: x264's constant rate factor, lower is better.
 
+    Each segment of about a second has an encoder of its own, so that a video that goes on after whole segments of
+    another (`copy`) is the same to the byte as if it had never stopped.
+
+    Attributes:
+        segment: frames of a segment; count: frames up to now
+
     Raises UserError when the file cannot be written.
     """
 
@@ -262,7 +276,8 @@ class VideoWriter:
 
         self.path, self.rate, self.quality = Path(path), Fraction(rate).limit_denominator(1001), quality
         self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
-        self.av, self.stream, self.failed = av, None, False
+        self.segment, self.count = segment_length(rate), 0
+        self.av, self.stream, self.encoder, self.failed = av, None, None, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # in fragments of a second, so that a file that ends early can be played
         options = {"movflags": "frag_keyframe+empty_moov", "flush_packets": "1"}
@@ -272,12 +287,59 @@ class VideoWriter:
         """Append a frame."""
         height, width = (side // 2 * 2 for side in frame.shape[:2])
         if self.stream is None:
-            self.stream = self.container.add_stream("libx264", rate=self.rate)
-            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-            self.stream.gop_size = max(1, round(self.rate))
-            self.stream.options = {"crf": str(self.quality), "preset": "veryfast"}
-        frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-        self._write(lambda: self.container.mux(self.stream.encode(frame)))
+            self._open(width, height)
+        picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+        picture.pts, picture.time_base = self.count, 1 / self.rate
+        self._write(lambda: self._encode(picture))
+        self.count += 1
+
+    def copy(self, file: Path, frames: int) -> None:
+        """Begin with the first frames, whole segments, of a file that another writer left, perhaps unfinished.
+
+        Raises ValueError when the file has fewer.
+        """
+        with self.av.open(str(file)) as source:
+            video = source.streams.video[0]
+            self._open(video.width, video.height)
+            start = None
+            for packet in itertools.islice(source.demux(video), frames):
+                if packet.size:
+                    # players want times from 0 for decoding; encoders give them from 0 for showing
+                    start = packet.pts if start is None else start
+                    copied = self.av.Packet(_start_codes(bytes(packet)))
+                    copied.pts, copied.dts, copied.duration = packet.pts - start, packet.dts - start, packet.duration
+                    copied.time_base, copied.is_keyframe = packet.time_base, packet.is_keyframe
+                    self._write(functools.partial(self._mux, [copied]))
+                    self.count += 1
+        if self.count != frames:
+            raise ValueError(f"{file} has {self.count} frames where {frames} are needed")
+
+    def _open(self, width: int, height: int) -> None:
+        self.stream = self.container.add_stream("libx264", rate=self.rate)
+        self._set_up(self.stream.codec_context, width, height)
+
+    def _set_up(self, encoder: "VideoCodecContext", width: int, height: int) -> None:
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.framerate, encoder.time_base = self.rate, 1 / self.rate
+        encoder.gop_size = self.segment
+        encoder.options = {"crf": str(self.quality), "preset": "veryfast"}
+        encoder.flags |= self.av.codec.context.Flags.global_header
+
+    def _encode(self, picture: "VideoFrame") -> None:
+        if self.count % self.segment == 0:
+            self._finish_segment()
+            self.encoder = self.av.CodecContext.create("libx264", "w")
+            self._set_up(self.encoder, self.stream.width, self.stream.height)
+        self._mux(self.encoder.encode(picture))
+
+    def _finish_segment(self) -> None:
+        if self.encoder:
+            self._mux(self.encoder.encode())
+
+    def _mux(self, packets: Iterable["Packet"]) -> None:
+        for packet in packets:
+            packet.stream = self.stream
+            self.container.mux(packet)
 
     def _write(self, step: Callable[[], None]) -> None:
         try:
@@ -295,7 +357,7 @@ class VideoWriter:
             return
         try:
             if not self.failed:
-                self._write(lambda: self.container.mux(self.stream.encode()))
+                self._write(self._finish_segment)
             self._write(self.container.close)
         finally:
             if self.failed and not _cut_to_whole_fragments(self.temporary):
@@ -307,6 +369,32 @@ class VideoWriter:
         """Leave no file."""
         self.container.close()
         self.temporary.unlink(missing_ok=True)
+
+
+def segment_length(rate: float) -> int:
+    """Frames that VideoWriter encodes together at so many frames/s."""
+    return min(max(1, round(rate)), _LONGEST_SEGMENT)
+
+
+def count_frames(file: Path) -> int:
+    """How many frames a video holds, also one that is not finished."""
+    import av
+
+    try:
+        with av.open(str(file)) as source:
+            return sum(packet.size > 0 for packet in source.demux(video=0))
+    except av.FFmpegError:
+        return 0
+
+
+def _start_codes(packet: bytes) -> bytes:
+    """H.264 as it is in MP4 files, with lengths before the parts (ISO/IEC 14496-15), -> as an encoder gives it."""
+    parts, position = [], 0
+    while position < len(packet):
+        size = int.from_bytes(packet[position : position + 4], "big")
+        position += 4 + size
+        parts.append(b"\0\0\0\1" + packet[position - size : position])
+    return b"".join(parts)
 
 
 def _cut_to_whole_fragments(path: Path) -> int:

@@ -3,18 +3,21 @@
 import csv
 import dataclasses
 import errno
+import functools
 import io
 import json
+import logging
 import math
 import os
 import re
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol, overload
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -22,10 +25,37 @@ from torch.utils.tensorboard import SummaryWriter
 from utils.errors import NotFiniteError, UserError
 from utils.files import save_npy, save_npz, save_text
 from utils.metrics import MM
+from utils.provenance import differences
+from utils.resume import (
+    FOLDER,
+    State,
+    finish,
+    free_space,
+    has_state,
+    has_states,
+    is_unfinished,
+    lock,
+    open_states,
+    read_record,
+    remove_all,
+    reserve_space,
+    save_record,
+)
 from utils.structures import Frame, Prediction
+
+log = logging.getLogger("boa")
 
 # a frame's labels and scores
 Row = dict[str, str | int | float]
+
+
+class RunIdentity(Protocol):
+    """What options of a run, a dataclass, have at least."""
+
+    name: str
+    expdir: str
+    overwrite: bool
+    resume: bool
 
 
 class Score(NamedTuple):
@@ -44,16 +74,36 @@ SCORES = {
     "pck": Score("pck", "PCK@150 [share]"),
     "auc": Score("auc", "AUC [share]"),
     "reprojection": Score("reprojection_share_of_box", "2D error [share of the box]"),
+    "extra_steps": Score("extra_steps", "extra steps"),
+    "feature_change": Score("feature_change_ppm", "feature change [1e-6]"),
 }
+DYNAMIC_SCORES = ("extra_steps", "feature_change")
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
-_LABELS = ("sequence", "person", "image", "activity")
+_LABELS = ("sequence", "person", "image", "activity", "jump")
 _GROUPS = ("sequence", "activity")  # what frames are also scored by
 _SETTINGS = "setting.txt"
+_ROWS = "rows.jsonl"
 _OUTPUTS = (
-    *(_SETTINGS, "*.npy", "scores.csv", "performance.txt", "summary.json", "predictions.npz", "events.*"),
-    *("overlay.mp4", "reprojection.png", "animation.*", "comparison.*"),
+    *(
+        _SETTINGS,
+        _ROWS,
+        "*.log",
+        "model.pt",
+        "*.npy",
+        "scores.csv",
+        "performance.txt",
+        "summary.json",
+        "predictions.npz",
+        "events.*",
+    ),
+    *("overlay.mp4", ".overlay.*", "reprojection.png", "animation.*", "comparison.*"),
 )
+PARTS = "parts"  # the folder of the runs that a run is made of
+# options by which the same results are had in another way, which the results do not name
+_SAME_RESULTS = {"resume": False, "workers": 1, "cluster": "none", "cluster_options": ""}
+# the options that do not say what a run does
+FREE_OPTIONS = ("name", "expdir", "overwrite", "resume", "checkpoint_every", "workers", "cluster", "cluster_options")
 
 
 def run_folder(parent: str, name: str) -> Path:
@@ -73,7 +123,7 @@ def create_folder(parent: str, name: str, overwrite: bool) -> Path:
     folder = run_folder(parent, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(folder.iterdir())
+        is_empty = not [file for file in folder.iterdir() if file.name != FOLDER]  # a run killed at its very start
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error}); choose another --expdir") from error
     if not is_empty:
@@ -81,16 +131,121 @@ def create_folder(parent: str, name: str, overwrite: bool) -> Path:
             raise UserError(f"{folder} holds files that are not of a run; choose another --name")
         if not overwrite:
             raise UserError(f"{folder} holds an earlier run; choose another --name, or replace it by --overwrite")
-        for pattern in _OUTPUTS:
-            for file in folder.glob(pattern):
-                file.unlink()
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        _clear(folder)
+        _remove_unfinished(folder)
     return folder
+
+
+def open_folder(options: RunIdentity, facts: Mapping[str, object]) -> "RunFolder":
+    """The folder of a new run, or, with `--resume`, of one that goes on.
+
+    Args:
+        options: of the run, a dataclass
+        facts: what else its summary.json shall say; by options and `provenance` it is known again
+
+    Raises UserError as `create_folder`, and when the run that shall go on is another one, or left nothing for that.
+    """
+    folder = run_folder(options.expdir, options.name)
+    if options.resume and options.overwrite:
+        raise UserError(f"--resume goes on with the run in {folder}, --overwrite replaces it; give one of them")
+    if has_states(folder):
+        lock(folder).close()
+    record = {"options": dataclasses.asdict(options), "provenance": facts["provenance"]}
+    begun = read_record(folder) if options.resume else None
+    if begun is None:
+        if options.resume and (folder / _SETTINGS).exists():
+            raise UserError(f"{folder} holds a run that left nothing to go on from; begin anew by --overwrite")
+        create_folder(options.expdir, options.name, options.overwrite)
+        save_record(folder, record)
+    elif found := differences(begun, record, FREE_OPTIONS):
+        raise UserError(
+            f"{folder} was begun with {'; '.join(found)}; go on with the same, or begin anew by --overwrite"
+        )
+    else:
+        # what the folder says of the run is that of its beginning
+        as_begun = {name: begun["options"][name] for name in FREE_OPTIONS if name in begun["options"]}
+        options = dataclasses.replace(options, **as_begun)
+        facts = {**facts, "provenance": begun["provenance"]}
+        if begun.get("complete") and not is_unfinished(folder):
+            _remove_unfinished(folder)
+            return RunFolder(folder, options, facts, is_complete=True)
+        if begun["provenance"]["commit"] != record["provenance"]["commit"]:
+            log.warning("%s was begun with other code, commit %s", folder, begun["provenance"]["commit"])
+        if not has_state(folder):
+            save_record(folder, begun)
+            _clear(folder)
+    run = RunFolder(folder, dataclasses.replace(options, **_SAME_RESULTS), facts)
+    run.lock = lock(folder)
+    reserve_space(folder)
+    return run
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Take away what a run keeps to go on, as one that was killed when it was just complete."""
+    shutil.rmtree(folder / ".predictions", ignore_errors=True)
+    for file in folder.glob(".overlay.*"):
+        file.unlink()
+    remove_all(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a run left, but for what it is known by."""
+    for pattern in _OUTPUTS:
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def save_settings(folder: Path, options: object) -> None:
     """Write every option of a run, a dataclass, into its setting.txt."""
     settings = dataclasses.asdict(options)
     save_text(folder / _SETTINGS, "".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+
+class Rows(Sequence[Row]):
+    """Rows that are kept as tuples under names that they share: a dictionary each would take three times the memory."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.rows: list[tuple[tuple[str, ...], tuple[str | int | float, ...]]] = []
+        self.extend(rows)
+
+    def append(self, row: Row) -> None:
+        """Add a row."""
+        names = tuple(row)
+        values = (sys.intern(value) if isinstance(value, str) else value for value in row.values())
+        self.rows.append((self.names.setdefault(names, names), tuple(values)))
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Add rows."""
+        for row in rows:
+            self.append(row)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [dict(zip(*row, strict=True)) for row in self.rows[index]]
+        return dict(zip(*self.rows[index], strict=True))
+
+    @property
+    def known(self) -> set[str]:
+        """The names that any row has."""
+        return set().union(*self.names)
+
+
+def of_dynamic_steps(terms: Mapping[str, float]) -> dict[str, float]:
+    """Scores of the frames of a step: how many further ones there were, and how far the last one moved the features."""
+    if "dynamic/steps" not in terms:
+        return {}
+    return dict(zip(DYNAMIC_SCORES, (terms["dynamic/steps"], 1e6 * terms["dynamic/change"]), strict=True))
 
 
 class RunFolder:
@@ -100,16 +255,55 @@ class RunFolder:
         folder: of the run
         options: a dataclass with every option, for setting.txt and summary.json
         facts: what else summary.json shall say
+        is_complete: it is one whose files are all there
     """
 
-    def __init__(self, folder: Path, options: object, facts: Mapping[str, object]) -> None:
-        self.folder, self.options, self.facts = folder, options, dict(facts)
-        self.rows: list[Row] = []
+    def __init__(self, folder: Path, options: object, facts: Mapping[str, object], is_complete: bool = False) -> None:
+        self.folder, self.options, self.facts, self.is_complete = folder, options, dict(facts), is_complete
+        self.rows = Rows()
         self.adapted = 0  # rows that were adapted to
         self.stopped: str | None = None  # what ended the run before its last frame
+        self.lock: IO[str] | None = None  # held while the run goes on
+        self.kept = (0, 0)  # rows that are in the file for who goes on, and its bytes
         save_settings(folder, options)
-        self.writer = SummaryWriter(str(folder))
         self.started = time.monotonic()
+
+    @functools.cached_property
+    def writer(self) -> SummaryWriter:
+        """Of TensorBoard's events."""
+        return SummaryWriter(str(self.folder))
+
+    def state(self) -> State:
+        """How much of rows and events there is; new rows are appended to a file."""
+        count, size = self.kept
+        with (open_states(self.folder) / _ROWS).open("ab") as file:
+            file.truncate(size)
+            file.writelines(json.dumps(row).encode() + b"\n" for row in self.rows[count:])
+            file.flush()
+            os.fsync(file.fileno())
+            self.kept = (len(self.rows), file.tell())
+        self.writer.flush()
+        events = {file.name: file.stat().st_size for file in self._events()}
+        return {"rows": self.kept, "events": events, "adapted": self.adapted, "seconds": self._seconds()}
+
+    def load_state(self, state: State) -> None:
+        """Take rows and events up to there; what was written later is cut off."""
+        self.kept, self.adapted = tuple(state["rows"]), state["adapted"]
+        with (open_states(self.folder) / _ROWS).open("r+b") as file:
+            file.truncate(self.kept[1])
+            self.rows = Rows(map(json.loads, file))
+        for file in self._events():
+            if file.name in state["events"]:
+                os.truncate(file, state["events"][file.name])
+            else:
+                file.unlink()
+        self.started = time.monotonic() - state["seconds"]
+
+    def _events(self) -> list[Path]:
+        return sorted(self.folder.glob("events.*"))
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
 
     def add_terms(self, terms: Mapping[str, float]) -> None:
         """Take the loss terms of a step, before the rows of its frames."""
@@ -128,12 +322,14 @@ class RunFolder:
         """Remember what ended the run, None: its last frame."""
         if isinstance(error, NotFiniteError):
             self.stopped = "not finite"
+        elif isinstance(error, KeyboardInterrupt):
+            self.stopped = "interrupted"
         elif error is not None:
-            self.stopped = str(error) or "interrupted"
+            self.stopped = str(error) or type(error).__name__
 
     def frames_per_second(self) -> float:
         """Frames up to now over the time since the start."""
-        return len(self.rows) / (time.monotonic() - self.started)
+        return len(self.rows) / self._seconds()
 
     def save(self, scores: str, frames: int | None, numbers: Mapping[str, object], report: str) -> None:
         """Write scores.csv, summary.json and performance.txt.
@@ -145,6 +341,7 @@ class RunFolder:
             report: performance.txt
         """
         save_text(self.folder / "scores.csv", scores)
+        save_text(self.folder / "performance.txt", report)
         complete = self.stopped is None and (frames is None or len(self.rows) == frames)
         summary = {
             "frames": len(self.rows),
@@ -154,8 +351,8 @@ class RunFolder:
             **self.facts,
             "options": dataclasses.asdict(self.options),
         }
+        # the last file, which says whether all are there
         save_text(self.folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
-        save_text(self.folder / "performance.txt", report)
 
 
 class Results(Protocol):
@@ -188,17 +385,61 @@ class Results(Protocol):
     def close(self) -> None:
         """Write every file, whatever happens to the others."""
 
+    def discard(self) -> None:
+        """Take away what there is beside these files, to go on."""
+
+    def bytes_needed(self) -> int:
+        """Room for what is written frame by frame, as far as it is known before."""
+
+    def state(self) -> State:
+        """What there is up to now (utils.resume.Stateful)."""
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+
+
+class Rehearsal:
+    """Takes an earlier pass over a stream, of which only what the weights have learnt is kept.
+
+    Args:
+        results: of the last pass
+        number: of this pass, for the progress bar
+    """
+
+    def __init__(self, results: Results, number: str) -> None:
+        self.run, self.frames, self.number = results.run, results.frames, number
+
+    def add(self, *_: object) -> None:
+        """Keep nothing."""
+
+    def running(self) -> dict[str, str]:
+        """Which pass this is."""
+        return {"pass": self.number}
+
+    def close(self) -> None:
+        """Write nothing."""
+
 
 @contextmanager
 def recorded(results: Results) -> Iterator[None]:
-    """Close the results at the end of a `with`, and let them know what ended it."""
+    """Close the results at the end of a `with`, and let them know what ended it.
+
+    What a run that has a state needs to go on stays until it is complete.
+    """
+    folder = results.run.folder
     try:
         yield
     except BaseException as error:
         results.run.stop(error)
         raise
     finally:
+        free_space(folder)
         results.close()
+        if results.run.lock:
+            results.run.lock.close()
+    finish(folder)  # first, since what its state is of is then incomplete
+    results.discard()
+    remove_all(folder)
 
 
 class BenchmarkResults:
@@ -208,10 +449,11 @@ class BenchmarkResults:
         run: its folder
         frames: how many there will be at most
         save_predictions: keep every frame's body for predictions.npz (on disk, not in memory)
+        keep_rows: leave the scores as they are, too, for who puts them together with others
     """
 
-    def __init__(self, run: RunFolder, frames: int, save_predictions: bool) -> None:
-        self.run, self.frames = run, frames
+    def __init__(self, run: RunFolder, frames: int, save_predictions: bool, keep_rows: bool = False) -> None:
+        self.run, self.frames, self.keep_rows = run, frames, keep_rows
         self.sums: dict[str, float] = defaultdict(float)
         # beside these, predictions.npz has imgname (N,); joints_3d are metres
         shapes = {"rotmat": (24, 3, 3), "betas": (10,), "cam": (3,), "joints_3d": (49, 3)}
@@ -228,10 +470,11 @@ class BenchmarkResults:
         """Take a batch of frames; scores in mm."""
         self.run.add_terms(terms)
         labels = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
-        if "activity" in frame:
-            labels["activity"] = frame["activity"]
+        labels |= {name: frame[name] for name in ("activity", "jump") if name in frame}
+        if "outside" in frame:
+            labels["outside"] = frame["outside"].tolist()
         for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
-            self.run.add(dict(zip(labels, values, strict=True)), row, is_adapted)
+            self.run.add(dict(zip(labels, values, strict=True)), {**row, **of_dynamic_steps(terms)}, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]
             self.sums["pampjpe"] += row["pampjpe"]
         if self.predictions:
@@ -244,20 +487,44 @@ class BenchmarkResults:
         count = len(self.run.rows)
         return {"MPJPE": f"{self.sums['mpjpe'] / count:.1f}", "PA-MPJPE": f"{self.sums['pampjpe'] / count:.1f} mm"}
 
+    def bytes_needed(self) -> int:
+        """Room for what is written frame by frame."""
+        return self.predictions.bytes_needed(self.frames) if self.predictions else 0
+
+    def state(self) -> State:
+        """Rows, sums, and how many predictions there are."""
+        count = self.predictions.count if self.predictions else 0
+        return {"run": self.run.state(), "sums": dict(self.sums), "predictions": count}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.run.load_state(state["run"])
+        self.sums.update(state["sums"])
+        if self.predictions:
+            self.predictions.cut(state["predictions"])
+
+    def discard(self) -> None:
+        """Take away the predictions that are not in predictions.npz."""
+        if self.predictions:
+            self.predictions.discard()
+
     def close(self) -> None:
         """Write every file, whatever happens to the others."""
         rate = self.run.frames_per_second()
         with ExitStack() as steps:  # done from the last to the first
+            if not has_state(self.run.folder):
+                steps.callback(self.discard)
             steps.callback(self._save, rate)
             if self.predictions:
                 names = np.array([row["image"] for row in self.run.rows], dtype=str)
-                steps.callback(self.predictions.close, imgname=names)
+                steps.callback(self.predictions.save, imgname=names)
             steps.callback(self.run.writer.close)
 
     def _save(self, rate: float) -> None:
         rows, adapted = self.run.rows, self.run.adapted
-        known = rows[0] if rows else {}  # a run that stopped in its first frame has none
-        scores = [score for score in SCORES if score in known]
+        if self.keep_rows:
+            save_text(self.run.folder / _ROWS, "".join(f"{json.dumps(row)}\n" for row in rows))
+        scores = [score for score in SCORES if score in rows.known]
         means = means_of(rows, scores)
         for score, file in _METRE_FILES.items():
             if score in scores:
@@ -267,9 +534,10 @@ class BenchmarkResults:
             "frames_per_second": rate,
             "frames_not_adapted": len(rows) - adapted,
             **{f"by_{group}": _summed_up(members, scores) for group, members in self._groups()},
+            "guards": guarded(rows),
         }
-        labels = [label for label in _LABELS if label in known]
-        text = f"{len(rows)} of {self.frames} frames, {rate:.2f} frames/s\n\n" + self._report(scores, means)
+        labels = [label for label in _LABELS if label in rows.known]
+        text = f"{len(rows)} of {self.frames} frames{guard_lines(rows)}\n\n" + self._report(scores, means)
         columns = {score: SCORES[score].column for score in scores}
         self.run.save(table_of(rows, labels, columns, digits=4), self.frames, numbers, text)
 
@@ -301,6 +569,11 @@ class BenchmarkResults:
         return groups
 
 
+def read_rows(folder: Path) -> list[Row]:
+    """The scores that a run left as they are (`keep_rows`)."""
+    return [json.loads(line) for line in (folder / _ROWS).read_text().splitlines()]
+
+
 class ArrayFile:
     """An npz that is filled frame by frame on disk, so that memory does not grow with the video.
 
@@ -312,13 +585,28 @@ class ArrayFile:
     def __init__(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.file, self.shapes, self.count = file, shapes, 0
         self.folder = file.parent / f".{file.stem}"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        self.parts = {name: (self.folder / name).open("wb", buffering=0) for name in shapes}
+        self.parts: dict[str, io.FileIO] = {}
+
+    def bytes_needed(self, frames: int) -> int:
+        """Room for so many frames, and for the npz that is made of them."""
+        return 2 * 4 * frames * sum(map(math.prod, self.shapes.values()))
+
+    def cut(self, count: int) -> None:
+        """Go on after so many frames, of those that are there from before."""
+        self.folder.mkdir(exist_ok=True)
+        self.count = count
+        self.parts = {name: (self.folder / name).open("ab", buffering=0) for name in self.shapes}
+        for name, part in self.parts.items():
+            size = 4 * count * math.prod(self.shapes[name])
+            if part.tell() < size:
+                raise ValueError(f"{self.folder / name} has {part.tell()} bytes where {size} are needed")
+            part.truncate(size)
 
     def add(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Append the arrays of one frame; UserError when the disk is full."""
         try:
+            if not self.parts:
+                self.cut(0)
             for name, part in self.parts.items():
                 numbers = np.asarray(arrays[name], np.float32).tobytes()
                 if part.write(numbers) < len(numbers):
@@ -336,21 +624,38 @@ class ArrayFile:
             for name, shape in self.shapes.items()
         }
 
-    def close(self, **more: np.ndarray) -> None:
+    def save(self, **more: np.ndarray) -> None:
         """Write the npz, with further arrays, if there was a frame."""
-        try:
-            if self.count:
-                save_npz(self.file, **self.arrays(), **more)
-        finally:
-            self.discard()
+        if self.count:
+            save_npz(self.file, **self.arrays(), **more)
 
     def discard(self) -> None:
-        """Take away what was not written into the npz; the arrays must not be used any more."""
+        """Take away what the npz was made of; the arrays must not be used any more."""
         for part in self.parts.values():
             if not part.closed:
                 part.truncate(0)  # a file that somebody still maps would keep its room on a full disk
                 part.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_GUARDS = {
+    "updates_too_far": "updates that moved the prediction too far",
+    "updates_undone": "of these undone",
+    "crops_outside": "frames whose box is outside of the image",
+}
+
+
+def guarded(rows: Sequence[Row]) -> dict[str, int]:
+    """How often the guards of a run had something to say."""
+    jumps = [row.get("jump") for row in rows]
+    undone, outside = jumps.count("undone"), sum(bool(row.get("outside")) for row in rows)
+    return {"updates_too_far": jumps.count("yes") + undone, "updates_undone": undone, "crops_outside": outside}
+
+
+def guard_lines(rows: Sequence[Row]) -> str:
+    """The same as a further line of performance.txt, nothing where nothing was wrong."""
+    found = [f"{_GUARDS[name]}: {count}" for name, count in guarded(rows).items() if count]
+    return f"\nguards: {', '.join(found)}" if found else ""
 
 
 def means_of(rows: Sequence[Row], scores: Iterable[str]) -> dict[str, float | None]:

@@ -1,5 +1,7 @@
 """What travels between the parts of the program: frames, parameters, predictions. B batch, V vertices."""
 
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol, TypedDict
 
 import torch
@@ -17,11 +19,13 @@ class Frame(TypedDict, total=False):
     person: Tensor  # (B,) number within the sequence
     imgname: list[str]
     activity: list[str]
+    jump: list[str]  # what there is to say of the update (models.guard)
     # labels
     joints_3d: Tensor  # (B,24,4) m, confidence
     pose: Tensor  # (B,72) axis-angle
     betas: Tensor  # (B,10)
     betas_neutral: Tensor  # (B,10) the nearest shape of the neutral body
+    outside: Tensor  # (B,) bool: the crop shows nothing of the image
     gender: Tensor  # (B,) 0 male, 1 female, 2 neutral
     # of footage, B = 1
     rgb: Tensor  # (1,H,W,3) uint8
@@ -34,12 +38,29 @@ class Frame(TypedDict, total=False):
     dropped: Tensor  # (1,49) bool: joints that jumped
 
 
+# a labelled sample, or what draws samples for the features (B,D) of a frame (datasets/retrieval.py)
+Source = Frame | Callable[[Tensor], Frame]
+
+
+class Features(NamedTuple):
+    """What a network makes of an image on its way.
+
+    Attributes:
+        pooled: (B,D) what the backbone sees, averaged over the image
+        hidden: (B,H) the first layer of the head, the last time that it is passed
+    """
+
+    pooled: Tensor
+    hidden: Tensor
+
+
 class SmplParams(NamedTuple):
-    """Rotations (B,24,3,3), betas (B,10) and weak perspective cam (B,3) = s, tx, ty."""
+    """Rotations (B,24,3,3), betas (B,10), weak perspective cam (B,3) = s, tx, ty; features where a network has any."""
 
     rotmat: Tensor
     betas: Tensor
     cam: Tensor
+    features: Features | None = None
 
 
 class BodyOutput(NamedTuple):
@@ -56,6 +77,7 @@ class Prediction(NamedTuple):
         rotmat: (B,24,3,3), betas: (B,10), cam: (B,3) weak perspective s, tx, ty
         joints: (B,49,3) and vertices: (B,V,3) in metres
         keypoints_2d: (B,49,2) in [-1,1] over the crop
+        features: of the network, where it has any
     """
 
     rotmat: Tensor
@@ -64,16 +86,24 @@ class Prediction(NamedTuple):
     joints: Tensor
     vertices: Tensor
     keypoints_2d: Tensor
+    features: Features | None = None
 
     def rows(self, which: slice) -> "Prediction":
         """The prediction of a part of the batch."""
-        return Prediction(*(field[which] for field in self))
+        *fields, features = self
+        seen = features and Features(*(field[which] for field in features))
+        return Prediction(*(field[which] for field in fields), seen)
+
+    def parts(self, sizes: Sequence[int]) -> list["Prediction"]:
+        """The batch taken apart into so many rows each."""
+        return [self.rows(slice(*ends)) for ends in pairwise([0, *accumulate(sizes)])]
 
     def on_host(self) -> "Prediction":
-        """The same in the host's memory, by one transfer from the device."""
-        flat = torch.cat([field.flatten(1) for field in self], dim=1).cpu()
-        parts = flat.split([field[0].numel() for field in self], dim=1)
-        return Prediction(*(part.reshape(field.shape) for part, field in zip(parts, self, strict=True)))
+        """The same in the host's memory, by one transfer from the device; without the features."""
+        fields = self[:-1]
+        flat = torch.cat([field.flatten(1) for field in fields], dim=1).cpu()
+        parts = flat.split([field[0].numel() for field in fields], dim=1)
+        return Prediction(*(part.reshape(field.shape) for part, field in zip(parts, fields, strict=True)))
 
 
 class Body(Protocol):
