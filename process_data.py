@@ -127,7 +127,7 @@ def follow(video: Path, keypoints: str) -> Iterator[multiview.Followed]:
     """Go through a video after one person, as boa.py --video does."""
     for frame in Footage(Video(str(video)), keypoints).prepared():
         followed = multiview.Followed(int(frame["index"]), frame["rgb"][0].numpy())
-        if "keypoints_px" in frame:
+        if "keypoints_px" in frame and not frame["bridged"]:
             place = (frame["keypoints_px"][0].numpy(), frame["center"][0].numpy(), float(frame["scale"]))
             followed = multiview.Followed(*followed[:2], *place)
         yield followed

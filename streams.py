@@ -58,6 +58,7 @@ class Stream(NamedTuple):
         target, source: what is adapted to, and the labelled source
         learning_rates: those of boa.py's options that are not the paper's here
         joints: those of the 49 that the 2D losses see; a detector has OpenPose's, too
+        detected_at: frames/s, where the 2D joints are a detector's, which may exchange left and right; 0: they are not
     """
 
     reader: Callable[[Path, Path, str], tuple[CroppedFrames, list[str]]]
@@ -68,6 +69,7 @@ class Stream(NamedTuple):
     assets: Assets
     learning_rates: Mapping[str, float] = {}
     joints: slice = SPIN
+    detected_at: float = 0.0
 
     def open(self) -> tuple[CroppedFrames, list[str]]:
         """Raises UserError when the files are missing, damaged or empty."""
@@ -182,6 +184,7 @@ STREAMS = {
         FOOTAGE_ASSETS,
         FOOTAGE_LEARNING_RATES,
         joints=slice(None),
+        detected_at=60.0,
     ),
 }
 

@@ -70,7 +70,7 @@ def as_prediction(points: np.ndarray) -> Prediction:
 
 def batch_of_one(frame: Mapping[str, object]) -> dict[str, object]:
     """What the scores look at of a frame of CroppedFrames."""
-    numbers = {name: torch.as_tensor(np.asarray(frame[name])[None]) for name in ("joints_3d", "keypoints_2d")}
+    numbers = {name: torch.as_tensor(np.asarray(frame[name])[None]) for name in ("joints_3d", "keypoints_2d", "ray")}
     places = {name: torch.tensor([int(frame[name])]) for name in ("person", "number")}
     return {**numbers, **places, "sequence": [frame["sequence"]]}
 

@@ -10,18 +10,20 @@ eight states is carried from frame to frame, as in the forward pass of a hidden 
 3. experience: detectors are mostly right, and do not stay wrong for long.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
-from utils.image import BOX_UNIT
+from footage.tracking import BOX_ENLARGE
+from models.joint_branch import JointBranch
+from models.prediction import predict
+from models.smpl import SMPL
+from utils.image import Crop, box_around
 from utils.joints import BODY25, CONFIDENT, JOINTS49, flip_permutation, mirror, rows, same_joint_rows
-from utils.structures import Frame
 
 GROUPS = {
     "legs": ("Hip", "Knee", "Ankle", "Heel", "Toe"),
@@ -43,7 +45,8 @@ LARGEST_CHANGE = 0.06  # fraction of the size, of a velocity in one frame
 FORGET = 1.0  # s after which a joint that is not seen may be anywhere
 # sight, per second, because what is wrong in a frame is wrong in the next
 SAME_WAY, FULL_WAY = 3.0, 0.012  # log-likelihood ratio, and the product of two ways from right to left that gets it
-MISFIT_SCALE, MOST_OF_A_MISFIT, MISFITS = 0.002, 4.0, 2.0
+MISFIT_SCALE, MOST_OF_A_MISFIT, MISFITS = 0.004, 4.0, 2.0
+MOST_OF_ALL = 1.0  # what a misfit says of everything being exchanged, which shows somebody who looks the other way
 # jumps: fractions of the size from where a joint, and from how its neighbour, is expected to move
 JUMPS = {"Wrist": 0.16, "Ankle": 0.20, "Heel": 0.22, "Toe": 0.22, "Elbow": 0.12, "Knee": 0.12}
 JUMP = 0.10  # of all others
@@ -71,6 +74,7 @@ def _orders() -> np.ndarray:
 
 _OPENPOSE = list(BODY25)
 _STATES = np.array(list(product((False, True), repeat=len(GROUPS))))  # (8,3), which groups are exchanged
+_OPPOSITE = np.arange(len(_STATES))[::-1]  # of each state, with all that is exchanged as it is and the rest exchanged
 _SIGNS = 1 - 2 * _STATES
 _CHANGED = _STATES[:, None] ^ _STATES[None]  # (8,8,3), before and after
 _EXPERIENCE, _AT_START = (np.array(shares)[_STATES.sum(1)] for shares in (SHARES, SHARES_AT_START))
@@ -98,12 +102,17 @@ class Kept(NamedTuple):
 
     joints: (49,3) px and confidence, left and right put straight; one that jumped is expected there, confidence 0
     exchanged: the groups that were exchanged back
-    dropped: (49,) bool, which joints jumped
+    dropped: how many joints jumped
     """
 
     joints: np.ndarray
     exchanged: tuple[str, ...]
-    dropped: np.ndarray
+    dropped: int
+
+
+def as_it_is(person: np.ndarray) -> Kept:
+    """A person (49,3) as the detector says."""
+    return Kept(person, (), 0)
 
 
 class SidesKept:
@@ -111,14 +120,10 @@ class SidesKept:
 
     Args:
         rate: frames/s
-
-    Attributes:
-        counts: frames in which each group was exchanged back, and `dropped` joints
     """
 
     def __init__(self, rate: float = RATE) -> None:
         self.rate = rate
-        self.counts: Counter[str] = Counter()
         self.reset()
 
     def reset(self) -> None:
@@ -133,7 +138,7 @@ class SidesKept:
         """Take the next frame; changes what is remembered.
 
         Args:
-            person: (49,3) px and confidence, all 0 where the person is only interpolated
+            person: (49,3) px and confidence, all 0 where they are not seen
             misfit: candidates (K,49,3) px -> (K,) mean distance from what is expected of the person, in sides of a box
                 around them
         """
@@ -141,7 +146,7 @@ class SidesKept:
         seen = joints[:, 2] > CONFIDENT
         if not seen.any():
             self._unseen += 1
-            return Kept(person, (), np.zeros(len(JOINTS49), bool))
+            return as_it_is(person)
         self._size = max(np.ptp(joints[seen, :2], axis=0).max(), 0.9 * self._size, 1.0)
         usable = seen & (self._unseen < FORGET * self.rate)
         evidence = self._motion(joints, usable)
@@ -233,14 +238,11 @@ class SidesKept:
 
     def _straightened(self, person: np.ndarray, jumped: np.ndarray, expected: np.ndarray) -> Kept:
         state = int(self._belief.argmax())
-        joints, dropped = person.copy(), np.zeros(len(JOINTS49), bool)
+        joints = person.copy()
         for row in np.flatnonzero(jumped):
             joints[_SAME_JOINT[row]] = [*expected[row], 0]
-            dropped[_SAME_JOINT[row]] = True
         exchanged = tuple(name for name, is_exchanged in zip(GROUPS, _STATES[state], strict=True) if is_exchanged)
-        self.counts.update([*exchanged, *["dropped"] * int(jumped.sum())])
-        order = _ORDERS[state]
-        return Kept(joints[order], exchanged, dropped[order])
+        return Kept(joints[_ORDERS[state]], exchanged, int(jumped.sum()))
 
 
 def _same_way(joints: np.ndarray, seen: np.ndarray, size: float) -> np.ndarray:
@@ -252,51 +254,52 @@ def _same_way(joints: np.ndarray, seen: np.ndarray, size: float) -> np.ndarray:
 
 
 def _explained(misfit: np.ndarray) -> np.ndarray:
-    """Log-likelihood of each state by the misfits (8,) of a network's body."""
-    return -np.minimum((misfit - misfit.min()) / MISFIT_SCALE, MOST_OF_A_MISFIT)
+    """Log-likelihood of each state by the misfits (8,) of a network's body.
+
+    A body can nearly always explain a state and the opposite one, in which it looks the other way.
+    """
+    opposite = misfit[_OPPOSITE]
+    best = np.minimum(misfit, opposite)
+    against_opposite = np.clip((misfit - opposite) / MISFIT_SCALE, -MOST_OF_ALL, MOST_OF_ALL)
+    return -np.minimum((best - best.min()) / MISFIT_SCALE, MOST_OF_A_MISFIT) - against_opposite / 2
 
 
-def kept_apart(
-    frames: Iterable[Frame], rate: float, explain: Callable[[Tensor], Tensor] | None = None
-) -> Iterator[Frame]:
-    """Batches of one frame with left and right put straight, and what was done: `exchanged` and `dropped`.
+def sight_of(regressor: nn.Module, body: SMPL) -> Misfit | None:
+    """How well a network that is given the joints can explain them; None for one that sees the image alone.
 
     Args:
-        frames: with `keypoints_px`, `center` and `scale` where the person is
-        rate: frames/s
-        explain: joints (8,49,3) in the crop -> (8,49,2), those of the body that a network makes of each
+        regressor: as it was trained (models.hmr)
+        body: those vertices that joints touch
     """
-    sides, before = SidesKept(rate), None
-    for frame in frames:
-        person = (frame["sequence"][0], int(frame["person"]))
-        if person != before or "keypoints_px" not in frame:
-            sides.reset()
-        before = person
-        if "keypoints_px" in frame:
-            frame = _kept_in(frame, sides, explain)
-        yield frame
+    branch = regressor if isinstance(regressor, JointBranch) else getattr(regressor, "joints", None)
+    if branch is None:
+        return None
 
-
-def _kept_in(frame: Frame, sides: SidesKept, explain: Callable[[Tensor], Tensor] | None) -> Frame:
-    center, side = frame["center"][0].numpy(), BOX_UNIT * float(frame["scale"])
-
-    def in_crop(joints: np.ndarray) -> Tensor:
-        """Joints (N,49,3) px -> the same in [-1,1]; pixels have their centres at whole numbers."""
-        places = (joints[..., :2] + 0.5 - center) / (side / 2)
-        return torch.as_tensor(np.concatenate([places, joints[..., 2:]], axis=-1), dtype=torch.float32)
-
+    @torch.no_grad()
     def misfit(candidates: np.ndarray) -> np.ndarray:
-        given = in_crop(candidates)
-        with torch.no_grad():
-            distance = (explain(given) - given[..., :2]).norm(dim=-1) / 2
+        crop = Crop(*box_around(candidates[0][candidates[0][:, 2] > CONFIDENT, :2], BOX_ENLARGE))
+        given = torch.as_tensor(np.stack([crop.exact_points(joints) for joints in candidates])).to(body.v_template)
+        distance = (predict(branch, body, {"keypoints_2d": given}).keypoints_2d - given[..., :2]).norm(dim=-1) / 2
         seen = given[..., 2] > CONFIDENT
-        return ((distance * seen).sum(1) / seen.sum(1)).numpy()
+        return ((distance * seen).sum(1) / seen.sum(1)).cpu().numpy()
 
-    kept = sides(frame["keypoints_px"][0].numpy().astype(np.float64), misfit if explain else None)
-    return {
-        **frame,
-        "keypoints_px": torch.as_tensor(kept.joints[None], dtype=torch.float32),
-        "keypoints_2d": in_crop(kept.joints[None]),
-        "exchanged": [", ".join(kept.exchanged)],
-        "dropped": torch.as_tensor(kept.dropped[None]),
-    }
+    return misfit
+
+
+def straightened(
+    keypoints: np.ndarray, sequences: Sequence[Hashable], rate: float, misfit: Misfit | None
+) -> list[Kept]:
+    """Put joints (N,49,3) px of recorded sequences straight, each from its first frame on.
+
+    Args:
+        sequences: to which one each frame belongs
+        rate: frames/s
+        misfit: as of SidesKept
+    """
+    kept, sides, before = [], SidesKept(rate), None
+    for person, sequence in zip(keypoints, sequences, strict=True):
+        if sequence != before:
+            sides.reset()
+        kept.append(sides(person.astype(np.float64), misfit))
+        before = sequence
+    return kept

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from footage.camera import focal_length, full_camera
+from footage.camera import focal_length, full_camera, turns
 from footage.export import Clip, save_bvh, save_glb
 from footage.smoothing import OneEuro, OneEuroRotation
 from models.smpl import SMPL
@@ -100,6 +100,7 @@ class PosesFile:
             time=clip.times,
             bridged=np.array(bridged[:count]),
             skeleton=clip.skeleton().astype(np.float32),
+            turn=turns(self.file.arrays()["translation"]).astype(np.float32),
             focal_length=np.array(focal_length(self.image_size)),
             image_size=np.array(self.image_size),
         )
@@ -128,13 +129,18 @@ class PosesFile:
         body, suffix = self.body, "_smooth" if self.smooth else ""
         betas = torch.as_tensor(np.mean(arrays["betas"], axis=0), dtype=torch.float32, device=body.v_template.device)
         vertices = body.unposed(betas[None])[0]
+        rest = (body.J_regressor @ vertices).cpu().numpy().astype(np.float64)
+        rotmat, translation = (np.asarray(arrays[f"{name}{suffix}"], np.float64) for name in ("rotmat", "translation"))
+        turn = turns(translation)
+        # the body is turned about its origin, and its skeleton about the pelvis, which is not there
+        rotmat = np.concatenate([turn[:, None] @ rotmat[:, :1], rotmat[:, 1:]], axis=1)
         return Clip(
             vertices.cpu().numpy(),
             np.asarray(body.faces),
             body.lbs_weights.cpu().numpy(),
-            (body.J_regressor @ vertices).cpu().numpy().astype(np.float64),
+            rest,
             np.concatenate([[-1], body.parents[1:].numpy()]),
-            np.asarray(arrays[f"rotmat{suffix}"], np.float64),
-            np.asarray(arrays[f"translation{suffix}"], np.float64),
+            rotmat,
+            translation + turn @ rest[0] - rest[0],
             times,
         )

@@ -34,7 +34,7 @@ from utils.structures import Frame, Prediction
 
 log = logging.getLogger("boa")
 
-_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "jump")
+_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "exchanged", "dropped", "jump")
 _COLUMNS = {
     "frozen_px": "frozen_px",
     "frozen_share": "frozen_share_of_box",
@@ -83,6 +83,7 @@ class FootageResults:
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
         labels |= {"seen": BRIDGED if frame["bridged"] else SEEN, "adapted": "yes" if adapted[0] else "no"}
+        labels |= {"exchanged": frame["exchanged"][0], "dropped": int(frame["dropped"])}
         labels["jump"] = frame.get("jump", [""])[0]
         if not frame["bridged"]:
             self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}

@@ -53,6 +53,8 @@ def footage_frame(index: int, bridged: bool = False) -> dict:
         "imgname": [f"clip_{index:06d}"],
         "person": torch.tensor([1]),
         "bridged": torch.tensor([bridged]),
+        "exchanged": ["arms" if index == 4 else ""],
+        "dropped": torch.tensor([2 * (index == 5)]),
         "rgb": torch.full((1, *SIZE, 3), 200, dtype=torch.uint8),
         "center": torch.tensor(CENTER)[None],
         "scale": torch.tensor([SIDE / 200]),
@@ -135,6 +137,8 @@ def test_scores_and_summary_count_what_was_seen(finished):
     assert rows[2]["adapted_px"] == "" and rows[1]["adapted_share_of_box"] == "0.02000"
     summary = json.loads((finished / "summary.json").read_text())
     assert (summary["frames"], summary["frames_missing"], summary["frames_bridged"]) == (6, 1, 1)
+    assert [(row["exchanged"], row["dropped"]) for row in rows[3:]] == [("", "0"), ("arms", "0"), ("", "2")]
+    assert (summary["guards"]["sides_exchanged"], summary["guards"]["joints_dropped"]) == (1, 2)
     assert summary["packets_lost"] == 2  # what the footage knows is said, too
     assert summary["frozen_share_of_box"] == pytest.approx(0.08) and summary["accel_mm"] is None
     assert "adapted: 2.0 px, 2.00 % of the box" in (finished / "performance.txt").read_text()
@@ -154,15 +158,29 @@ def test_predictions_hold_every_predicted_frame(finished):
 def test_the_cameras_of_the_whole_image_agree_with_the_crops(body, finished):
     with np.load(finished / "predictions.npz") as file:
         seen, cam, translation = file["joints_2d"][0], file["cam_full"][0], file["translation"][0]
+        turn = file["turn"][0]
         joints, focal = file["joints_3d"][0], file["focal_length"]
     # the crop's pinhole camera is far away, so that it is nearly the weak perspective
     np.testing.assert_allclose(joints[:, :2] * cam[0] + cam[1:], seen, atol=1.5)
     # and the near one puts the body's origin at the same place
     origin = translation[:2] / translation[2] * focal + np.array(SIZE[::-1]) / 2
     np.testing.assert_allclose(origin, cam[1:], atol=1e-3)
-    in_camera = joints + translation
+    in_camera = joints @ turn.T + translation
     pinhole = in_camera[:, :2] / in_camera[:, 2:] * focal + np.array(SIZE[::-1]) / 2
     assert np.abs(pinhole - seen).max() < 0.1 * SIDE
+
+
+def test_somebody_at_the_edge_is_turned_as_their_ray_is(finished):
+    """A body that faces the camera faces it wherever it stands."""
+    with np.load(finished / "predictions.npz") as file:
+        translation, turn, skeleton = (file[name].astype(float) for name in ("translation", "turn", "skeleton"))
+        joints = file["joints_3d"][:, [2, 5]].astype(float)  # the shoulders, whose way has no other part to it
+    towards = translation / np.linalg.norm(translation, axis=1, keepdims=True)
+    np.testing.assert_allclose(turn @ [0, 0, 1], towards, atol=1e-6)
+    axes = np.cross(np.tile([0, 0, 1.0], (len(towards), 1)), towards)
+    np.testing.assert_allclose(np.einsum("fxy,fy->fx", turn, axes), axes, atol=1e-6)  # by the shortest way
+    placed = np.einsum("fxy,fjy->fjx", turn, joints) + translation[:, None]
+    np.testing.assert_allclose(skeleton[0, [17, 16]], placed[0], atol=1e-5)  # the others are smoothed
 
 
 def test_the_body_is_drawn_where_its_vertices_project(body):

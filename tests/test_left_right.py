@@ -2,21 +2,27 @@
 
 import functools
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from free import DEMO
 from scipy.spatial.transform import Rotation
+from torch import nn
 
-from footage.left_right import GROUPS, SidesKept, kept_apart
+from footage import left_right
+from footage.left_right import GROUPS, SidesKept, straightened
+from models.joint_branch import JointBranch
 from synthetic import person as people
 from synthetic.body import Body
 from synthetic.motions import motion
 from synthetic.person import Person, perform
 from synthetic.street import walking_camera
 from synthetic.wild import turning_camera
+from utils.image import Crop
 from utils.joints import BODY25, JOINTS49, flip_permutation, same_joint_rows
+from utils.structures import Prediction, SmplParams
 
 FRAMES = 90
 RATE = 30.0
@@ -90,7 +96,11 @@ def keep(joints: np.ndarray, sides: SidesKept | None = None, misfit=None) -> tup
     """All frames -> joints (F,49,3), exchanged groups of each, dropped (F,49)."""
     sides = sides or SidesKept(RATE)
     kept = [sides(person, misfit(frame) if misfit else None) for frame, person in enumerate(joints)]
-    return np.stack([k.joints for k in kept]), [k.exchanged for k in kept], np.stack([k.dropped for k in kept])
+    straight = np.stack([k.joints for k in kept])
+    dropped = (joints[..., 2] > 0) & (joints[:, MIRRORED, 2] > 0) & (straight[..., 2] == 0)
+    for k, mask in zip(kept, dropped, strict=True):
+        assert k.dropped == mask[: len(BODY25)].sum()
+    return straight, [k.exchanged for k in kept], dropped
 
 
 @pytest.mark.parametrize("turns", [0.0, 0.5, 1.2])
@@ -124,14 +134,6 @@ def test_an_exchange_for_a_second_is_undone(kind, groups):
     assert wrong.mean() < 0.03
     assert all(set(groups) >= set(names) for names in exchanged)
     assert sum(set(groups) - {"face"} <= set(names) for names in exchanged) >= 28
-
-
-def test_counts_and_marks_say_what_was_done():
-    joints, sides = clip("dance", 13), SidesKept(RATE)
-    _, exchanged, _ = keep(exchange(joints, slice(40, 55), "arms"), sides)
-    marked = sum("arms" in names for names in exchanged)
-    assert sides.counts["arms"] == marked >= 14
-    assert sides.counts["legs"] == sides.counts["face"] == 0
 
 
 def test_both_halves_of_the_joints_stay_in_step():
@@ -298,46 +300,44 @@ def test_input_is_left_as_it_is():
     np.testing.assert_array_equal(joints, before)
 
 
-def frames_of(joints: np.ndarray, person: int = 0) -> list[dict]:
-    """Batches of one frame, as footage gives them; the crop moves from frame to frame."""
-    result = []
-    for index, points in enumerate(joints):
-        center, side = np.array([200.0 + index, 150.0]), 400.0
-        in_crop = np.concatenate([(points[:, :2] + 0.5 - center) / (side / 2), points[:, 2:]], axis=1)
-        frame = {"keypoints_px": points, "keypoints_2d": in_crop, "center": center, "scale": side / 200}
-        tensors = {name: torch.as_tensor(np.asarray(value)[None]).float() for name, value in frame.items()}
-        result.append({**tensors, "sequence": ["clip"], "person": torch.tensor([person])})
-    return result
-
-
-def test_frames_carry_straight_joints_in_the_image_and_in_the_crop():
-    joints = exchange(clip("kick", 20), slice(30, 50), "legs", "arms")
-    straight = keep(joints)
-    for index, (frame, before) in enumerate(zip(kept_apart(frames_of(joints), RATE), frames_of(joints), strict=True)):
-        assert frame["exchanged"] == [", ".join(straight[1][index])]
-        np.testing.assert_allclose(frame["keypoints_px"][0], straight[0][index], atol=1e-3)
-        if not any(straight[1][index]) and not straight[2][index].any():
-            np.testing.assert_allclose(frame["keypoints_2d"], before["keypoints_2d"], atol=1e-5)
-
-
-def test_a_network_is_shown_every_state_of_a_frame_and_the_best_explained_is_taken():
-    joints = clip("talk", 16)
-    truth = iter(frames_of(joints))
-    shown = []
-
-    def explain(candidates: torch.Tensor) -> torch.Tensor:
-        shown.append(len(candidates))
-        return next(truth)["keypoints_2d"][..., :2].expand(len(candidates), -1, -1)
-
-    given = frames_of(exchange(joints, slice(None), "legs", "arms", "face"))
-    marks = [frame["exchanged"][0] for frame in kept_apart(given, RATE, explain)]
-    assert set(shown) == {2 ** len(GROUPS)}
-    assert marks.count("legs, arms, face") > 0.7 * FRAMES
-
-
-def test_frames_without_the_person_pass_and_whoever_follows_is_not_compared():
+def test_recorded_sequences_are_put_straight_one_by_one():
     first, second = clip("stand", 21)[:30], exchange(clip("stand", 21)[:30], slice(None), "legs", "arms", "face")
-    absent = {"sequence": ["clip"], "person": torch.tensor([0])}
-    frames = list(kept_apart([*frames_of(first), absent, *frames_of(second), *frames_of(first, person=1)], RATE))
-    assert frames[30] == absent
-    assert not any(frame["exchanged"][0] for frame in frames if "exchanged" in frame)
+    both, sequences = np.concatenate([first, second]), [("one", 0)] * 30 + [("other", 0)] * 30
+    assert not any(kept.exchanged for kept in straightened(both, sequences, RATE, None))
+    assert any(kept.exchanged for kept in straightened(both, [("one", 0)] * 60, RATE, None))
+
+
+class Knowing(JointBranch):
+    """Answers as if the person were always where they are; any other candidate does not fit."""
+
+    def __init__(self, joints: np.ndarray) -> None:
+        nn.Module.__init__(self)
+        self.joints, self.shown = iter(joints), []
+
+    def forward(self, keypoints_2d: torch.Tensor) -> SmplParams:
+        self.shown.append(len(keypoints_2d))
+        return next(self.joints)
+
+
+def test_a_network_is_shown_every_state_of_a_frame_and_the_best_explained_is_taken(monkeypatch):
+    joints = clip("talk", 16)
+    network = Knowing(joints)
+
+    def predicted(branch: Knowing, body: object, frame: dict) -> Prediction:
+        truth = branch(frame["keypoints_2d"])
+        low, high = (edge(given[0][given[0][:, 2] > 0, :2], axis=0) for edge in (np.min, np.max))
+        crop = Crop((low + high) / 2, 1.2 * (high - low).max() / 200)
+        place = torch.as_tensor(crop.exact_points(truth))[None, :, :2].expand(len(frame["keypoints_2d"]), -1, -1)
+        return Prediction(*[torch.zeros(1)] * 5, place)
+
+    monkeypatch.setattr(left_right, "predict", predicted)
+    misfit, marks, sides = left_right.sight_of(network, SimpleNamespace(v_template=torch.zeros(1))), [], SidesKept(RATE)
+    for person in exchange(joints, slice(None), "legs", "arms", "face"):
+        given = [person]
+        marks.append(sides(person, misfit).exchanged)
+    assert set(network.shown) == {2 ** len(GROUPS)}
+    assert marks.count(tuple(GROUPS)) > 0.7 * FRAMES
+
+
+def test_a_network_of_images_is_not_asked():
+    assert left_right.sight_of(nn.Linear(1, 1), None) is None

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from benchmarks import footage_truth, real
 from benchmarks.ablation import Run
@@ -370,7 +371,8 @@ def predicted(columns: dict[str, np.ndarray], turn: np.ndarray = STRAIGHT) -> Pr
 
 
 def frame_of(columns: dict[str, np.ndarray]) -> dict:
-    tensors = {"joints_3d": columns["S"], "keypoints_2d": columns["keypoints"]}
+    straight_ahead = np.array([[0.0, 0.0, 3.0]] * len(columns["S"]))
+    tensors = {"joints_3d": columns["S"], "keypoints_2d": columns["keypoints"], "ray": straight_ahead}
     return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in tensors.items()}
 
 
@@ -387,6 +389,22 @@ def test_score_sees_the_camera_and_its_alignment_does_not(columns):
     moved = 1000 * np.linalg.norm(limbs @ quarter.T - limbs, axis=-1).mean(1)
     np.testing.assert_allclose(scores["mpjpe"], moved, rtol=1e-4)
     np.testing.assert_allclose(scores["pampjpe"], 0, atol=1e-3)
+
+
+def test_a_network_that_looks_straight_at_the_person_is_turned_into_the_cameras_axes(columns):
+    ray = np.array([0.3, -0.2, 1.0])
+    across, angle = np.cross([0, 0, 1.0], ray), np.arccos(1 / np.linalg.norm(ray))
+    shortest = Rotation.from_rotvec(angle * across / np.linalg.norm(across))
+    frame = frame_of(columns) | {"ray": torch.as_tensor(np.tile(ray, (len(columns["S"]), 1)))}
+    seen = predicted(columns, shortest.inv().as_matrix())
+    np.testing.assert_allclose(score_multiview(seen, frame, {}, torch.zeros(0))[2]["mpjpe"], 0, atol=1e-3)
+
+
+def test_rays_lead_through_what_is_seen_there(recording, columns):
+    camera = multiview.read_cameras(recording[0])["cam03"]
+    rows_of_it = [str(name).split("/")[-2] == "cam03" for name in columns["imgname"]]
+    seen = camera.project(columns["ray"][rows_of_it])
+    np.testing.assert_allclose(seen, columns["center"][rows_of_it], atol=1e-6)
 
 
 def test_acceleration_starts_afresh_with_each_camera(recording, columns):

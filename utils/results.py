@@ -80,7 +80,7 @@ SCORES = {
 DYNAMIC_SCORES = ("extra_steps", "feature_change")
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
-_LABELS = ("sequence", "person", "image", "activity", "jump")
+_LABELS = ("sequence", "person", "image", "activity", "exchanged", "dropped", "jump")
 _GROUPS = ("sequence", "activity")  # what frames are also scored by
 _SETTINGS = "setting.txt"
 _ROWS = "rows.jsonl"
@@ -470,9 +470,8 @@ class BenchmarkResults:
         """Take a batch of frames; scores in mm."""
         self.run.add_terms(terms)
         labels = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
-        labels |= {name: frame[name] for name in ("activity", "jump") if name in frame}
-        if "outside" in frame:
-            labels["outside"] = frame["outside"].tolist()
+        labels |= {name: frame[name] for name in ("activity", "exchanged", "jump") if name in frame}
+        labels |= {name: frame[name].tolist() for name in ("dropped", "outside") if name in frame}
         for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
             self.run.add(dict(zip(labels, values, strict=True)), {**row, **of_dynamic_steps(terms)}, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]
@@ -642,6 +641,8 @@ _GUARDS = {
     "updates_too_far": "updates that moved the prediction too far",
     "updates_undone": "of these undone",
     "crops_outside": "frames whose box is outside of the image",
+    "sides_exchanged": "frames with left and right exchanged back",
+    "joints_dropped": "joints that jumped",
 }
 
 
@@ -649,7 +650,13 @@ def guarded(rows: Sequence[Row]) -> dict[str, int]:
     """How often the guards of a run had something to say."""
     jumps = [row.get("jump") for row in rows]
     undone, outside = jumps.count("undone"), sum(bool(row.get("outside")) for row in rows)
-    return {"updates_too_far": jumps.count("yes") + undone, "updates_undone": undone, "crops_outside": outside}
+    return {
+        "updates_too_far": jumps.count("yes") + undone,
+        "updates_undone": undone,
+        "crops_outside": outside,
+        "sides_exchanged": sum(bool(row.get("exchanged")) for row in rows),
+        "joints_dropped": sum(row.get("dropped", 0) for row in rows),
+    }
 
 
 def guard_lines(rows: Sequence[Row]) -> str:
