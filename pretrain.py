@@ -13,6 +13,7 @@ shape. The same command again goes on where an interrupted training stopped.
 import argparse
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,21 +36,20 @@ from models.prediction import predict
 from models.skeleton import Skeleton
 from models.smpl import SMPL, load_bodies
 from runs import check_rendered
-from synthetic.detections import Detections, Detector, Draw
+from synthetic.detections import Detections, Detector, Draw, Mistakes
 from synthetic.lab import Lab
-from synthetic.motions import KINDS, mirrored, source_poses
+from synthetic.poses import training_poses
 from synthetic.samples import Rendered
 from synthetic.wild import Wild
 from utils import losses
 from utils.augmentation import augment
 from utils.device import choose_device
 from utils.errors import UserError, run_command
-from utils.evaluation import GENDERS, score_3dpw
+from utils.evaluation import GENDERS, score_3dpw, score_limbs
 from utils.files import load_npz
 from utils.geometry import CROP_SIZE, axis_angle_to_rotmat, project
 from utils.image import normalise
-from utils.joints import JOINTS49, LIMBS12, SPIN, rows
-from utils.metrics import point_error, procrustes_align
+from utils.joints import JOINTS49, LIMBS, SPIN, rows
 from utils.options import option, parse
 from utils.results import run_folder, save_settings
 from utils.structures import Prediction
@@ -64,9 +64,6 @@ _TARGETS = {"synthetic": "synthetic-validation", "wild": "wild", "h36m": "3dpw",
 _LABELS = ("keypoints_2d", "joints_3d", "pose", "betas")
 _JOINTS_DEFAULTS = {"images": 5_000_000, "batch_size": 256, "lr": 7e-4, "validate_every": 250_000}
 _PICTURES_ONLY = ("target", "depth", "norm", "size", "auxiliary_weight", "joints_file", "workers")
-_CLIPS = 60  # of each kind of procedural motion
-_HELD_OUT = 8  # every eighth clip of motion capture is not trained on
-_RECORDED_SHARE = 2 / 3  # of the poses, where there is motion capture
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,12 @@ class Samples(Dataset):
 
     Args:
         source: the labelled frames, or what renders them
+        detector: finds joints in them; None for a network that has no use for it
         seed, size: as in the options
     """
 
-    def __init__(self, source: CroppedFrames | Rendered, seed: int, size: int) -> None:
-        self.source, self.seed, self.size = source, seed, size
+    def __init__(self, source: CroppedFrames | Rendered, detector: Detector | None, seed: int, size: int) -> None:
+        self.source, self.detector, self.seed, self.size = source, detector, seed, size
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, index])
@@ -126,13 +124,17 @@ class Samples(Dataset):
             sample = self.source.crop(rng.integers(len(self.source)))
         sample = augment({name: sample[name] for name in ("image", *_LABELS)}, rng)
         labels = {name: np.float32(sample[name]) for name in _LABELS}
-        labels["detected_2d"] = detected(sample["keypoints_2d"], self.seed, index)
+        if self.detector:
+            labels["detected_2d"] = detected(
+                self.detector, sample["keypoints_2d"], sample["joints_3d"][:, :3], self.seed, index
+            )
         return {**labels, "image": normalise(sample["image"])}
 
 
-def detected(keypoints_2d: np.ndarray, *seeds: int) -> np.ndarray:
-    """What a detector might find of a labelled person (49,3) over the crop."""
-    return Detector().in_picture(Draw(*seeds), torch.as_tensor(keypoints_2d[None]))[0].numpy()
+def detected(detector: Detector, keypoints_2d: np.ndarray, joints: np.ndarray, *seeds: int) -> np.ndarray:
+    """What a detector might find, (49,3), of somebody labelled by (49,3) over the crop and SPIN's joints (24,3) m."""
+    keypoints, joints = (torch.as_tensor(np.float32(given[None])) for given in (keypoints_2d, joints))
+    return detector.in_picture(Draw(*seeds), keypoints, joints)[0].numpy()
 
 
 class Auxiliary(nn.Module):
@@ -167,8 +169,8 @@ class Auxiliary(nn.Module):
 
 def observe(model: HMR, body: SMPL, batch: dict[str, Tensor]) -> Prediction:
     """What the network says of pictures, with the joints that a detector found where it wants them."""
-    given = {**batch, "keypoints_2d": batch["detected_2d"]}
-    return predict(model, body, given)
+    given = {"keypoints_2d": batch["detected_2d"]} if "keypoints_2d" in model.inputs else {}
+    return predict(model, body, {**batch, **given})
 
 
 def training_loss(model: HMR, auxiliary: Auxiliary, body: SMPL, batch: dict[str, Tensor], weight: float) -> Tensor:
@@ -181,7 +183,9 @@ def training_loss(model: HMR, auxiliary: Auxiliary, body: SMPL, batch: dict[str,
     return losses.weighted(parts, losses.LABELLED_WEIGHTS) + behind + weight * auxiliary.loss(batch)
 
 
-def validation_frames(source: str, target: CroppedFrames) -> dict[str, list[dict[str, Any]]]:
+def validation_frames(
+    source: str, target: CroppedFrames, detector: Detector | None, bodies: dict[str, SMPL]
+) -> dict[str, list[dict[str, Any]]]:
     """Frames of a rendered source, with people and cameras of its own, and, evenly spread, of the target."""
     step = max(1, len(target) // _VALIDATION_FRAMES)
     frames = {"target": [target[index] for index in range(0, len(target), step)]}
@@ -190,9 +194,10 @@ def validation_frames(source: str, target: CroppedFrames) -> dict[str, list[dict
         samples = [domain.sample(np.random.default_rng([7, index])) for index in range(_VALIDATION_FRAMES)]
         neutral = GENDERS.index("neutral")
         frames["source"] = [{**s, "image": normalise(s["image"]), "gender": neutral} for s in samples]
-    for some in frames.values():
-        for index, frame in enumerate(some):
-            frame["detected_2d"] = detected(frame["keypoints_2d"], 7, index)
+    for index, frame in enumerate(itertools.chain(*frames.values()) if detector else ()):
+        pose, betas = (torch.as_tensor(frame[name])[None] for name in ("pose", "betas"))
+        joints = bodies[GENDERS[frame["gender"]]].from_axis_angle(pose, betas).joints[0, SPIN]
+        frame["detected_2d"] = detected(detector, frame["keypoints_2d"], joints.numpy(), 7, index)
     return frames
 
 
@@ -232,8 +237,9 @@ def picture_course(options: Options, plan: Plan, device: torch.device) -> Course
     is_rendered = options.source in _RENDERED
     source = _RENDERED[options.source](config.DEMO) if is_rendered else streams.open_source(streams.H36M)
     check_rendered(streams.STREAMS[target].target)
-    frames = validation_frames(options.source, streams.STREAMS[target].open()[0])
-    samples = Samples(source, options.seed, options.size)
+    detector = read_detector() if "keypoints_2d" in model.inputs else None
+    frames = validation_frames(options.source, streams.STREAMS[target].open()[0], detector, bodies)
+    samples = Samples(source, detector, options.seed, options.size)
 
     def batches(step: int) -> Iterable[dict[str, Tensor]]:
         rest = range(step * plan.batch_size, plan.steps * plan.batch_size)
@@ -278,9 +284,10 @@ def joint_course(options: Options, plan: Plan, device: torch.device) -> Course:
     else:
         model = JointBranch(load_mean_params(assets.mean_params))
     model = model.to(device).train()
-    poses, held_out = training_poses(options.seed)
-    detections = Detections(skeleton, poses, options.seed, options.batch_size)
-    validation = Detections(skeleton, held_out, options.seed + 1, 512)
+    poses, held_out = training_poses(options.seed, config.MOCAP_POSES)
+    detector = read_detector()
+    detections = Detections(skeleton, poses, detector, options.seed, options.batch_size)
+    validation = Detections(skeleton, held_out, detector, options.seed + 1, 512)
     frames = [validation[index] for index in range(_VALIDATION_BATCHES)]
     domains = {"source": {name: torch.cat([frame[name] for frame in frames]) for name in ("keypoints_2d", "joints")}}
     domains |= {"target": found} if (found := read_detections(config.DETECTIONS)) else {}
@@ -297,19 +304,11 @@ def joint_course(options: Options, plan: Plan, device: torch.device) -> Course:
     )
 
 
-def training_poses(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (N,24,3) to train on and to validate on: motion capture, where there is some, and procedural motions."""
-    made, held_out = (source_poses(np.random.default_rng([seed, part]), _CLIPS, kinds=KINDS) for part in range(2))
-    if not config.MOCAP_POSES.exists():
-        log.info("%s is not there: procedural motions only (process_data.py --dataset mocap)", config.MOCAP_POSES)
-        return made, held_out
-    recorded = load_npz(config.MOCAP_POSES, ("poses", "clip"), "run process_data.py --dataset mocap")
-    poses, clips = recorded["poses"].astype(np.float32), recorded["clip"]
-    held = np.isin(clips, np.unique(clips)[::_HELD_OUT])
-    trained = np.concatenate([poses[~held], mirrored(poses[~held])])
-    share = min(len(made), round(len(trained) * (1 / _RECORDED_SHARE - 1)))
-    chosen = np.random.default_rng([seed, 2]).choice(len(made), share, replace=False)
-    return np.concatenate([trained, made[chosen]]), poses[held]
+def read_detector() -> Detector:
+    """One that errs as MediaPipe does; UserError when what it made of rendered people is missing or damaged."""
+    names = ("keypoints_2d", "exact_2d", "joints_3d")
+    tried = load_npz(config.DETECTOR, names, "run process_data.py --dataset detector")
+    return Detector(Mistakes.measured(*(torch.from_numpy(tried[name]).float() for name in names)))
 
 
 def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -> Tensor:
@@ -322,24 +321,16 @@ def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -
     return losses.weighted(terms, losses.LIFTED_WEIGHTS)
 
 
-def limb_scores(predicted: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
-    """MPJPE about the hips and PA-MPJPE of the limbs' 12 joints in mm, (N,) each, of joints (N,49,3) m."""
-    predicted, given = (joints[:, rows(LIMBS12, JOINTS49)] for joints in (predicted, given))
-    hips = rows(["OP RHip", "OP LHip"], LIMBS12)
-    about_hips = [joints - joints[:, hips].mean(1, keepdims=True) for joints in (predicted, given)]
-    aligned = procrustes_align(predicted, given)
-    return {"mpjpe": point_error(*about_hips).mean(1), "pampjpe": point_error(aligned, given).mean(1)}
-
-
 def validate_joints(model: nn.Module, skeleton: Skeleton, domains: dict[str, dict[str, Tensor]]) -> dict[str, float]:
     """MPJPE and PA-MPJPE in mm of the limbs' 12 joints on each domain's joints."""
     scores = {}
     for domain, given in domains.items():
         with judging(model):
             rotmat, betas, *_ = model(given["keypoints_2d"].to(skeleton.rest.device))
-            joints = skeleton(rotmat, betas)[0].cpu().numpy()
-        scored = limb_scores(joints, given["joints"].numpy())
-        scores |= {f"{domain}_{name}_mm": float(values.mean()) for name, values in scored.items()}
+            joints = skeleton(rotmat, betas)[0].cpu()
+        limbs = rows(LIMBS.values(), JOINTS49)
+        scored = score_limbs(*(some[:, limbs].double().numpy() for some in (joints, given["joints"])))[2]
+        scores |= {f"{domain}_{name}_mm": float(scored[name].mean()) for name in ("mpjpe", "pampjpe")}
     return scores
 
 

@@ -12,6 +12,7 @@ python process_data.py --dataset synthetic              # the free benchmark: re
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
 python process_data.py --dataset multiview              # real people with 3D truth, to report on
 python process_data.py --dataset mocap                  # motion capture, BVH files -> poses for pretrain.py
+python process_data.py --dataset detector               # what MediaPipe makes of rendered people, for pretrain.py
 python process_data.py --dataset detections --seed 401  # rendered footage as MediaPipe sees it, for pretrain.py
 
 A data set is converted sequence by sequence. A sequence that fails is named, the others go on, and the same command
@@ -31,15 +32,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 import config
 import streams
 from datasets import retrieval
-from footage.detections import detect
+from footage.detections import detect, try_out
 from footage.people import Footage
 from footage.video import Video
 from models.hmr import load_hmr
 from models.smpl import load_bodies
 from synthetic import stream
+from synthetic.poses import training_poses
+from synthetic.wild import people_of
 from tools.build_body import body_model
 from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, multiview, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
@@ -133,8 +138,15 @@ def follow(video: Path, keypoints: str) -> Iterator[multiview.Followed]:
         yield followed
 
 
-def convert_mocap(options: argparse.Namespace) -> None:
-    mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
+def convert_mocap(options: argparse.Namespace) -> list[str]:
+    return mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
+
+
+def try_detector(options: argparse.Namespace) -> None:
+    poses, _ = training_poses(options.seed, config.MOCAP_POSES)
+    people = people_of(config.DEMO, poses, _TRIED)
+    found = try_out(tqdm(people, "detector", _TRIED, unit=" images"), config.DETECTOR)
+    log.info("%d people are in %s", found, config.DETECTOR)
 
 
 def render_detections(options: argparse.Namespace) -> None:
@@ -168,6 +180,7 @@ class Converter(NamedTuple):
 _GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
 _BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview", "strict")
 _WITH_GAPS = 3  # exit code
+_TRIED = 8000  # pictures that the detector is tried on
 CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),
@@ -178,6 +191,7 @@ CONVERTERS = {
     "wild": Converter(render_wild, ("seed",)),
     "multiview": Converter(convert_multiview, ("keypoints", *_BY_SEQUENCE)),
     "mocap": Converter(convert_mocap),
+    "detector": Converter(try_detector, ("seed",)),
     "detections": Converter(render_detections, ("seed",)),
     "body": Converter(build_body),
 }
@@ -212,7 +226,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "2D joints: mediapipe, openpose for the recording's own, or a folder with those of each camera",
         default="mediapipe",
     )
-    add("seed", "of the rendered streams", type=int, default=0)
+    add("seed", "of what is rendered", type=int, default=0)
     add("model_file", "the base model; default: data/basemodel.pt", default="")
     add("device", "cpu, cuda, ...; default: a GPU where there is one", default="")
     options = parser.parse_args(argv)

@@ -1,6 +1,7 @@
-"""Rendered footage as a detector sees it, beside the truth: to measure what detectors do wrong, and to validate on."""
+"""What a detector sees in rendered pictures and footage, beside the truth: to train on, and to validate on."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from footage.detector import is_person
+from footage.mediapipe import MediaPipe
 from footage.people import Footage
 from footage.video import Video
 from utils.errors import UserError
@@ -63,6 +66,34 @@ def _add(columns: dict[str, list[Any]], frame: dict[str, Any], truth: dict[str, 
     if np.median(away) < _SOMEBODY_ELSE * np.ptp(row["exact_px"][:, :2], axis=0).max():
         for name, values in columns.items():
             values.append(row[name])
+
+
+def try_out(people: Iterable[dict[str, np.ndarray]], output: Path) -> int:
+    """Run MediaPipe over pictures of single people and write what it made of them into one file.
+
+    Args:
+        people: image (S,S,3) uint8 RGB, keypoints_2d (49,3) in [-1,1], joints_3d (24,4) m
+        output: gets, for N of them, keypoints_2d (N,49,3) in [-1,1] and confidence, as found, exact_2d (N,49,3) and
+            joints_3d (N,24,4)
+
+    Returns:
+        the number of people, which lack those who were not found
+
+    Raises:
+        UserError: MediaPipe is not installed, or nobody was found
+    """
+    detector, columns = MediaPipe(), {"keypoints_2d": [], "exact_2d": [], "joints_3d": []}
+    for person in people:
+        found = detector.detect_alone(person["image"])
+        if len(found) and is_person(found[0]):
+            found[..., :2] = (found[..., :2] + 0.5) / len(person["image"]) * 2 - 1
+            row = (found[0] * (found[0, :, 2:] > 0), person["keypoints_2d"], person["joints_3d"])
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    if not columns["keypoints_2d"]:
+        raise UserError("MediaPipe found nobody in the rendered pictures")
+    save_npz(output, **{name: np.array(values, np.float16) for name, values in columns.items()})
+    return len(columns["keypoints_2d"])
 
 
 def read_detections(folder: Path) -> dict[str, Tensor]:

@@ -73,6 +73,10 @@ class MediaPipe:
         yield self._around(self.still, frame.rgb, box[:2], FAR * box[2])
         yield self._detect(self.still, frame.rgb)
 
+    def detect_alone(self, rgb: np.ndarray) -> np.ndarray:
+        """Whoever is seen first in an image (H,W,3) that belongs to no video, people (0 or 1,49,3)."""
+        return self._detect(self.still, rgb)
+
     def facts(self) -> dict[str, object]:
         """Nothing."""
         return {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.geometry import rot6d_to_rotmat
-from utils.joints import CONFIDENT, DETECTED23, JOINTS49, SPIN_TWINS, rows
+from utils.joints import DETECTED23, JOINTS49, SPIN_TWINS, rows
 from utils.structures import SmplParams
 
 JOINT_FEATURES = 1024
@@ -23,7 +23,7 @@ _LEAST_SPREAD = 0.02  # of the crop; fewer than two joints have none
 
 
 class JointBranch(nn.Module):
-    """Joints (x, y, seen) through a residual network to pose, shape and camera.
+    """Joints (x, y, confidence) through a residual network to pose, shape and camera.
 
     Position and size of the person in the crop say nothing about the body, so that they are taken out before and put
     into the camera afterwards.
@@ -36,7 +36,7 @@ class JointBranch(nn.Module):
 
     def __init__(self, mean_params: Mapping[str, np.ndarray]) -> None:
         super().__init__()
-        self.lift = nn.Linear(3 * len(DETECTED23), JOINT_FEATURES)
+        self.lift = nn.Linear(4 * len(DETECTED23), JOINT_FEATURES)
         self.blocks = nn.ModuleList(_Block(JOINT_FEATURES) for _ in range(_BLOCKS))
         self.norm = nn.LayerNorm(JOINT_FEATURES)
         self.out = nn.Linear(JOINT_FEATURES, sum(_SIZES.values()))
@@ -65,16 +65,21 @@ class JointBranch(nn.Module):
         return features, self.init_pose + pose, self.init_shape + shape, torch.cat([scale * spread, place], dim=1)
 
     def _centred(self, keypoints_2d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y, seen (B,23,3) about the joints' mean (B,2) in units of their deviation (B,1); those two as well."""
+        """x, y, confidence, found (B,23,4) about the joints' mean (B,2) in units of their deviation (B,1); those two.
+
+        Both are weighted by the confidence. A joint that is hardly trusted is given all the same: what a detector
+        guesses of a hidden wrist is nearer to it than nothing.
+        """
         own, twin = keypoints_2d[:, self.picks[0]], keypoints_2d[:, self.picks[1]]
-        joints = torch.where(own[..., 2:] > CONFIDENT, own, twin)
-        seen = (joints[..., 2:] > CONFIDENT).to(joints)
-        count = seen.sum(1).clamp(min=1)
-        center = (seen * joints[..., :2]).sum(1) / count
-        away = seen * (joints[..., :2] - center[:, None])
-        squared = (away**2).sum((1, 2))[:, None] / count
+        joints = torch.where(own[..., 2:] >= twin[..., 2:], own, twin)
+        places, confidence = joints[..., :2], joints[..., 2:].clamp(max=1)
+        found = (confidence > 0).to(joints)
+        total = confidence.sum(1).clamp(min=1e-6)
+        center = (confidence * places).sum(1) / total
+        away = found * (places - center[:, None])
+        squared = (confidence * away**2).sum((1, 2))[:, None] / total
         spread = torch.sqrt(squared.clamp(min=_LEAST_SPREAD**2))
-        return torch.cat([away / spread[:, None], seen], dim=-1), center, spread
+        return torch.cat([away / spread[:, None], confidence, found], dim=-1), center, spread
 
 
 class _Block(nn.Sequential):

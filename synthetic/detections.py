@@ -14,33 +14,65 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils.geometry import axis_angle_to_rotmat
-from utils.joints import DETECTED23, JOINTS49, SIDES, SMPL24, flip_permutation, rows
+from utils.joints import (
+    CONFIDENT,
+    DETECTED23,
+    HIPS,
+    JOINTS49,
+    LIMBS,
+    SIDES,
+    SMPL24,
+    SPIN,
+    SPIN24,
+    flip_permutation,
+    rows,
+)
 
 # rotations (B,24,3,3), betas (B,10), stretch (B,24) of the bones -> joints (B,49,3), the bones' rotations (B,24,3,3)
 Skeleton = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 BETAS_DEVIATION, MOST_BETAS = 1.1, 2.5
 STRETCH = 0.03  # deviation of the length of a bone beside what the shape explains
-MIX_SHARE = 0.2  # of the arms and legs come from another pose
-POSE_NOISE, LARGE_NOISE, LARGE_SHARE = 0.08, 0.25, 0.25
+MIX_SHARE = 0.12  # of the arms and legs come from another pose
+POSE_NOISE, LARGE_NOISE, LARGE_SHARE = 0.08, 0.2, 0.2
 NEAR, FAR = 1.8, 15.0  # m, of the camera
 ASIDE = math.radians(5)  # deviation of the person from the camera's axis
 LYING_SHARE, HIGH_SHARE, ROLLED_SHARE = 0.06, 0.1, 0.25
+_SMALL_TOES, _BIG_TOES = (rows([f"OP {s}{toe}" for s in "RL"], DETECTED23) for toe in ("SmallToe", "BigToe"))
 ARMS = [rows([f"{side}_{part}" for part in ("collar", "shoulder", "elbow", "wrist")], SMPL24) for side in SIDES]
 LEGS = [rows([f"{side}_{part}" for part in ("hip", "knee", "ankle")], SMPL24) for side in SIDES]
-LIMBS = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
+BENT = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
 SEEN_ROWS = rows(DETECTED23, JOINTS49)
 
-# parts of the body that hide others: from, to, radius
-CAPSULES = (
-    ("Thorax (MPII)", "Pelvis (MPII)", 0.13),
-    ("OP RHip", "OP LHip", 0.11),
-    ("OP RShoulder", "OP LShoulder", 0.08),
-    ("Jaw (H36M)", "Top of Head (LSP)", 0.09),
-    *((f"OP {s}Shoulder", f"OP {s}Elbow", 0.045) for s in "RL"),
-    *((f"OP {s}Elbow", f"OP {s}Wrist", 0.04) for s in "RL"),
-    *((f"OP {s}Hip", f"OP {s}Knee", 0.075) for s in "RL"),
-    *((f"OP {s}Knee", f"OP {s}Ankle", 0.05) for s in "RL"),
+# a person is like another one where these joints are alike
+_LIMBS = rows(LIMBS, SPIN24)
+_COMPARED = 2000  # people, drawn at random, of whom the most similar one is taken
+_SEVERITY = (0.8, 0.25)  # of the errors in video over those in single pictures: median, deviation of the logarithm
+_OFFSET = 0.012  # m, deviation of where another detector, or another person, has a joint
+_JITTER = 0.006  # m
+_ASTRAY, _FARTHEST = 0.06, 1.0  # m, median error of a person who is not used, largest error of a joint
+# which joints a detector lacks, and how often it is this one: MediaPipe, OpenPose, COCO's
+_MEDIAPIPE_SHARE = 0.55
+_OTHERS = ((0.3, ()), (0.15, ("SmallToe", "BigToe", "Heel")))
+_LEAST_CONFIDENCE = (0.02, 0.5)  # from which, lowest to highest, the others say that they found a joint
+CUT_SHARE = 0.06  # of the pictures end at a part of the person, of which nothing is guessed
+LOST_SHARE = 0.01  # of each arm, leg and face
+# what is taken for that of the other side, and how often: everything, legs, arms, face
+EXCHANGED = (
+    (0.005, ("",)),
+    (0.005, ("Hip", "Knee", "Ankle", "Heel", "Toe")),
+    (0.005, ("Shoulder", "Elbow", "Wrist")),
+    (0.005, ("Eye", "Ear")),
 )
+# what disappears together
+GROUPS = (
+    *(tuple(f"OP {s}{part}" for part in ("Elbow", "Wrist")) for s in "RL"),
+    *(tuple(f"OP {s}{part}" for part in ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")) for s in "RL"),
+    ("OP Nose", "OP REye", "OP LEye", "OP REar", "OP LEar"),
+)
+LEAST_FOUND = 4  # joints, of which fewer make nobody
+NOBODY_SHARE = 0.15  # of the pictures in which the detector finds nobody
+BOX_ENLARGE = 1.2
+TURNED = flip_permutation(DETECTED23)
 
 
 class Draw:
@@ -84,7 +116,7 @@ def pose_people(draw: Draw, poses: Tensor, size: int) -> Tensor:
         other = poses[draw.among(len(poses), size)][:, limb]
         chosen[:, limb] = torch.where(draw.happens(MIX_SHARE, size, 1, 1), other, chosen[:, limb])
     shaken = torch.where(draw.happens(LARGE_SHARE, size, 1, 1), LARGE_NOISE, POSE_NOISE)
-    chosen[:, LIMBS] += shaken * draw.normal(size, len(LIMBS), 3)
+    chosen[:, BENT] += shaken * draw.normal(size, len(BENT), 3)
     chosen[:, 0] += POSE_NOISE * draw.normal(size, 3)
     return chosen
 
@@ -130,154 +162,127 @@ def _stretch(draw: Draw, size: int) -> Tensor:
     return 1 + (stretch + stretch[:, flip_permutation(SMPL24)]) / math.sqrt(2)
 
 
-def hidden_joints(in_camera: Tensor) -> Tensor:
-    """Which of the detected joints, (B,23) bool, are behind another part of the body, of joints (B,49,3)."""
-    points = in_camera[:, SEEN_ROWS, None]  # (B,23,1,3)
-    starts, ends = (in_camera[:, rows(names, JOINTS49)][:, None] for names in list(zip(*CAPSULES, strict=True))[:2])
-    radius = torch.tensor([radius for *_, radius in CAPSULES])
-    # where the ray to the joint comes closest to each part, in the plane through the joint
-    flat_points, flat_starts, flat_ends = (x[..., :2] / x[..., 2:] for x in (points, starts, ends))
-    along = flat_ends - flat_starts
-    share = ((flat_points - flat_starts) * along).sum(-1) / (along**2).sum(-1).clamp(min=1e-8)
-    share = share.clamp(0, 1)
-    depth = starts[..., 2] + share * (ends - starts)[..., 2]
-    beside = (flat_starts + share[..., None] * along - flat_points).norm(dim=-1) * depth
-    return ((beside < radius) & (points[..., 2] - depth > 0.6 * radius)).any(-1)
+class Mistakes(NamedTuple):
+    """What a detector made of people whose joints are known.
 
-
-class Part(NamedTuple):
-    """How a detector finds a joint.
-
-    bone: of SMPL24, in whose axes `offset` (3,) m leads from a left joint of the body to where detectors see it; noise:
-    deviation, m; missed, hidden_missed: share of those that are not found, of the visible and of the hidden ones
+    limbs (M,12,3) m, those of LIMBS about the hips, in the camera's axes; away (M,23,2) m in the picture, how far from
+    the body's joint it saw each of DETECTED23; confidence (M,23), 0 where it has no such joint
     """
 
-    bone: str
-    offset: tuple[float, float, float]
-    noise: float
-    missed: float
-    hidden_missed: float
+    limbs: Tensor
+    away: Tensor
+    confidence: Tensor
 
+    @classmethod
+    def measured(cls, keypoints_2d: Tensor, exact_2d: Tensor, joints_3d: Tensor) -> "Mistakes":
+        """From what was found in N pictures, (N,49,3) in them, where it is, (N,49,3), and joints (N,24,4) m.
 
-# MediaPipe on rendered people (benchmarks/detector.py)
-PARTS = {
-    "Nose": Part("head", (0.000, 0.010, -0.039), 0.017, 0.01, 0.05),
-    "Eye": Part("head", (-0.005, 0.009, -0.031), 0.016, 0.01, 0.05),
-    "Ear": Part("head", (-0.020, 0.014, 0.001), 0.013, 0.01, 0.05),
-    "Shoulder": Part("{}_collar", (0.001, 0.008, 0.002), 0.017, 0.01, 0.02),
-    "Elbow": Part("{}_shoulder", (0.008, -0.007, 0.019), 0.026, 0.04, 0.6),
-    "Wrist": Part("{}_elbow", (0.011, -0.006, 0.005), 0.020, 0.10, 0.6),
-    "Hip": Part("pelvis", (-0.003, -0.012, 0.012), 0.018, 0.01, 0.02),
-    "Knee": Part("{}_hip", (-0.009, 0.014, -0.002), 0.018, 0.01, 0.2),
-    "Ankle": Part("{}_knee", (-0.001, 0.034, 0.005), 0.018, 0.02, 0.35),
-    "Heel": Part("{}_ankle", (-0.017, 0.042, 0.008), 0.022, 0.02, 0.3),
-    "BigToe": Part("{}_ankle", (0.024, 0.014, -0.032), 0.022, 0.02, 0.15),
-    "SmallToe": Part("{}_ankle", (0.000, 0.014, -0.032), 0.022, 0.02, 0.15),
-}
-OFFSET_DEVIATION = 0.012  # m, of another detector's, or another person's, from those
-HIDDEN_NOISE = 2.0  # times that of a visible joint
-SEVERITY = 0.45  # deviation of the logarithm of the noise of a picture
-GROSS_SHARE, GROSS_NOISE = 0.04, 4.0
-# which joints a detector knows, and how often it is this one: MediaPipe, OpenPose, COCO's
-SKELETONS = ((0.5, ("SmallToe",)), (0.3, ()), (0.2, ("SmallToe", "BigToe", "Heel")))
-CUT_SHARE = 0.15  # of the pictures end at a part of the person
-LOST_SHARE = 0.02  # of each arm, leg and face
-MISPLACED_SHARE = 0.05  # of each arm and leg, that the detector guesses
-MISPLACED_NOISE = 0.2  # m, deviation of its end from where it is; elbow and knee are off by half as much
-# what is taken for that of the other side, and how often: everything, legs, arms, face
-EXCHANGED = (
-    (0.01, ("",)),
-    (0.012, ("Hip", "Knee", "Ankle", "Heel", "Toe")),
-    (0.012, ("Shoulder", "Elbow", "Wrist")),
-    (0.01, ("Eye", "Ear")),
-)
-# what disappears together
-OUTER_LIMBS = (
-    *(tuple(f"OP {s}{part}" for part in ("Elbow", "Wrist")) for s in "RL"),
-    *(tuple(f"OP {s}{part}" for part in ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")) for s in "RL"),
-)
-GROUPS = (*OUTER_LIMBS, ("OP Nose", "OP REye", "OP LEye", "OP REar", "OP LEar"))
-LEAST_FOUND = 4  # joints, of which fewer make nobody
-NOBODY_SHARE = 0.15  # of the pictures in which the detector finds nobody
-SPREAD = 0.45  # m, deviation of the joints of a standing person from their middle
-BOX_ENLARGE = 1.2
-TURNED = flip_permutation(DETECTED23)
+        People of whom more than half is elsewhere are left out: in a video the detector would not have got there.
+        """
+        found = keypoints_2d[:, SEEN_ROWS]
+        metre = metre_of(joints_3d, exact_2d[:, SPIN])[:, None, None]
+        has = found[..., 2] > 0
+        away = (has[..., None] * (found[..., :2] - exact_2d[:, SEEN_ROWS, :2]) / metre).clamp(-_FARTHEST, _FARTHEST)
+        distance = torch.where(found[..., 2] > CONFIDENT, away.norm(dim=-1), math.nan)
+        seen = distance.nanmedian(1).values < _ASTRAY
+        return cls(limbs_of(joints_3d[..., :3])[seen], away[seen], found[seen, :, 2])
 
-
-def _part(name: str) -> Part:
-    """That of one of DETECTED23, its offset on the joint's own side."""
-    part = next(part for ending, part in PARTS.items() if name.endswith(ending))
-    on_the_right = name[3] == "R"
-    bone = part.bone.format("right" if on_the_right else "left")
-    x, y, z = part.offset
-    return part._replace(bone=bone, offset=(-x if on_the_right else x, y, z))
+    def mirrored(self) -> "Mistakes":
+        """Of the same people in a mirror."""
+        flip = torch.tensor([-1.0, 1.0, 1.0])
+        turned = flip_permutation(list(LIMBS))
+        return Mistakes(self.limbs[:, turned] * flip, self.away[:, TURNED] * flip[:2], self.confidence[:, TURNED])
 
 
 class Detector:
-    """A detector of joints that errs as real ones do."""
+    """A detector that errs as one did on the most similar of the people it was tried on.
 
-    def __init__(self) -> None:
-        parts = [_part(name) for name in DETECTED23]
-        self.bones = rows([part.bone for part in parts], SMPL24)
-        self.offsets, self.noise, self.missed, self.hidden_missed = (
-            torch.tensor([getattr(part, key) for part in parts])
-            for key in ("offset", "noise", "missed", "hidden_missed")
-        )
+    What is hard for it, hidden arms, a back, a foot that points at the camera, and what goes wrong together, is so in
+    the samples too, and its confidence says as much about its errors.
+
+    Args:
+        mistakes: of MediaPipe
+    """
+
+    def __init__(self, mistakes: Mistakes) -> None:
+        both = zip(mistakes, mistakes.mirrored(), strict=True)
+        self.mistakes = Mistakes(*(torch.cat(pair) for pair in both))
 
     def __call__(self, draw: Draw, views: Views) -> Tensor:
-        """x, y in units of the image plane at 1 m, and whether it is found: (B,23,3)."""
-        size = len(views.joints)
-        offsets = self.offsets * draw.uniform(size, 1, 1, high=1.3) + OFFSET_DEVIATION * draw.normal(size, 23, 3)
-        points = views.in_camera[:, SEEN_ROWS] + (views.bones[:, self.bones] @ offsets[..., None])[..., 0]
-        found = self._find(draw, points[..., :2] / points[..., 2:], 1 / points[..., 2], hidden_joints(views.in_camera))
-        found[..., 2][found[..., 2].sum(1) < LEAST_FOUND] = 1
+        """x, y in units of the image plane at 1 m, and the confidence: (B,23,3)."""
+        places, depth = views.in_camera[:, SEEN_ROWS].split([2, 1], dim=-1)
+        found = self._find(draw, views.in_camera[:, SPIN], places / depth, 1 / depth)
+        found[..., 2][(found[..., 2] > 0).sum(1) < LEAST_FOUND] = 1
         return found
 
-    def in_picture(self, draw: Draw, keypoints_2d: Tensor) -> Tensor:
-        """What is found of people of whom nothing but x, y and visibility over the crop, (B,49,3), is known: (B,49,3).
+    def in_picture(self, draw: Draw, keypoints_2d: Tensor, joints_3d: Tensor) -> Tensor:
+        """What is found of people of whom x, y and visibility over the crop, (B,49,3), and joints (B,24,4) m are known.
 
         Now and then nobody is found at all, so that a network that sees the picture learns to do without.
+
+        Returns:
+            keypoints (B,49,3)
         """
-        size = len(keypoints_2d)
-        places, visible = keypoints_2d[:, SEEN_ROWS, :2], keypoints_2d[:, SEEN_ROWS, 2]
-        metre = (places - places.mean(1, keepdim=True)).square().sum(-1).mean(1, keepdim=True).sqrt() / SPREAD
-        found = self._find(draw, places, metre, torch.zeros(size, 23, dtype=torch.bool))
-        found[..., 2] *= (visible > 0) & ~draw.happens(NOBODY_SHARE, size, 1)
+        metre = metre_of(joints_3d, keypoints_2d[:, SPIN])[:, None, None]
+        found = self._find(draw, joints_3d[..., :3], keypoints_2d[:, SEEN_ROWS, :2], metre)
+        found[..., 2] *= (keypoints_2d[:, SEEN_ROWS, 2] > 0) & ~draw.happens(NOBODY_SHARE, len(found), 1)
         return in_rows(found)
 
-    def _find(self, draw: Draw, places: Tensor, metre: Tensor, hidden: Tensor) -> Tensor:
-        """Joints at places (B,23,2), where `metre` (B,23) is the length of a metre, with all mistakes: (B,23,3)."""
-        size = len(places)
-        noise = self.noise * torch.where(hidden, HIDDEN_NOISE, 1.0) * torch.exp(SEVERITY * draw.normal(size, 1))
-        noise = noise * torch.where(draw.happens(GROSS_SHARE, size, 23), GROSS_NOISE, 1.0) * metre
-        places = places + noise[..., None] * draw.normal(size, 23, 2) + metre[..., None] * _misplaced(draw, size)
-        found = ~draw.happens(torch.where(hidden, self.hidden_missed, self.missed), size, 23)
-        found &= self._known(draw, size) & ~_lost(draw, size) & ~_cut(draw, places)
-        return _exchanged(draw, torch.cat([places, found[..., None].float()], dim=-1))
+    def _find(self, draw: Draw, joints: Tensor, places: Tensor, metre: Tensor) -> Tensor:
+        """Those of joints (B,24,3) m that are seen at places (B,23,2), with all mistakes: (B,23,3).
 
-    def _known(self, draw: Draw, size: int) -> Tensor:
-        """Which joints the detector has at all, (B,23) bool."""
-        known, chosen = torch.ones(size, 23, dtype=torch.bool), draw.uniform(size)
-        for share, without in SKELETONS:
+        A metre is `metre` (B,23 or 1,1) long there.
+        """
+        size, limbs = len(places), limbs_of(joints)
+        compared = draw.among(len(self.mistakes.limbs), _COMPARED)
+        distance = torch.cdist(limbs.flatten(1), self.mistakes.limbs[compared].flatten(1))
+        similar = compared[distance.argmin(1)]
+        away, confidence = self.mistakes.away[similar], self.mistakes.confidence[similar]
+        away, confidence = self._another(draw, away, confidence)
+        severity = _SEVERITY[0] * torch.exp(_SEVERITY[1] * draw.normal(size, 1, 1))
+        places = places + metre * (severity * away + _JITTER * draw.normal(size, 23, 2))
+        confidence = confidence * ~(_lost(draw, size) | _cut(draw, places))
+        return _exchanged(draw, torch.cat([places, confidence[..., None]], dim=-1))
+
+    def _another(self, draw: Draw, away: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors (B,23,2) and confidence (B,23) of MediaPipe, or of detectors that have other joints."""
+        size, chosen = len(away), draw.uniform(len(away), 1) - _MEDIAPIPE_SHARE
+        is_other = chosen >= 0
+        toes = _copied_toes(away), _copied_toes(confidence)
+        offset = _OFFSET * draw.normal(size, 23, 2)
+        away = torch.where(is_other[..., None], toes[0] + offset, away + 0.5 * offset)
+        least = draw.uniform(size, 1, low=_LEAST_CONFIDENCE[0], high=_LEAST_CONFIDENCE[1])
+        theirs = toes[1] * (toes[1] > least) * draw.uniform(size, 1, low=0.6, high=1.0)
+        confidence = torch.where(is_other, theirs, confidence)
+        for share, without in _OTHERS:
             is_this = (chosen >= 0) & (chosen < share)
-            known &= ~(is_this[:, None] & _named(without))
+            confidence = confidence * ~(is_this & _named(without))
             chosen = chosen - share
-        return known
+        return away, confidence
+
+
+def limbs_of(joints: Tensor) -> Tensor:
+    """The limbs (B,12,3) m of SPIN's joints (B,24,3), the middle of the hips at 0."""
+    limbs, hips = joints[:, _LIMBS], joints[:, HIPS]
+    return limbs - hips.mean(1, keepdim=True)
+
+
+def metre_of(joints_3d: Tensor, keypoints_2d: Tensor) -> Tensor:
+    """How long (B,) a metre is in the picture, of joints (B,24,3 or more) m and where they are there."""
+    flat, seen = (points[..., :2] - points[..., :2].mean(1, keepdim=True) for points in (joints_3d, keypoints_2d))
+    return (flat * seen).sum((1, 2)) / (flat**2).sum((1, 2)).clamp(min=1e-6)
+
+
+def _copied_toes(values: Tensor) -> Tensor:
+    """Values (B,23,...), the small toes' being those of the big ones."""
+    values = values.clone()
+    values[:, _SMALL_TOES] = values[:, _BIG_TOES]
+    return values
 
 
 def _named(endings: Sequence[str]) -> Tensor:
     """Which of DETECTED23 end in one of these, (23,) bool."""
     return torch.tensor([name.endswith(tuple(endings)) for name in DETECTED23])
-
-
-def _misplaced(draw: Draw, size: int) -> Tensor:
-    """How far off, (B,23,2) m, arms and legs are that the detector guesses."""
-    off = torch.zeros(size, 23, 2)
-    for limb in OUTER_LIMBS:
-        shares = torch.tensor([0.5 * (name == limb[0]) + (name in limb[1:]) for name in DETECTED23])
-        guess = MISPLACED_NOISE * draw.normal(size, 1, 2)
-        off += torch.where(draw.happens(MISPLACED_SHARE, size, 1, 1), guess, 0.0) * shares[:, None]
-    return off
 
 
 def _lost(draw: Draw, size: int) -> Tensor:
@@ -321,7 +326,7 @@ def crops(draw: Draw, found: Tensor) -> tuple[Tensor, Tensor]:
 def in_rows(found: Tensor) -> Tensor:
     """The 23 joints (B,23,3) in their rows of the 49, (B,49,3); all others, and what was not found, are 0."""
     keypoints = torch.zeros(len(found), len(JOINTS49), 3)
-    keypoints[:, SEEN_ROWS] = found * found[..., 2:]
+    keypoints[:, SEEN_ROWS] = found * (found[..., 2:] > 0)
     return keypoints
 
 
@@ -331,12 +336,13 @@ class Detections(Dataset):
     Args:
         skeleton: models.skeleton's, of the body whose joints these are
         poses: (N,24,3) axis-angle, what people do, in the body's axes, y up
+        detector: that looks at them
         seed, size: of the batches
     """
 
-    def __init__(self, skeleton: Skeleton, poses: np.ndarray, seed: int, size: int) -> None:
+    def __init__(self, skeleton: Skeleton, poses: np.ndarray, detector: Detector, seed: int, size: int) -> None:
         self.skeleton, self.poses = skeleton, torch.as_tensor(poses, dtype=torch.float32)
-        self.detector, self.seed, self.size = Detector(), seed, size
+        self.detector, self.seed, self.size = detector, seed, size
 
     @torch.no_grad()
     def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ edge of the image; other people; courts, walls, fences, stands, streets and mere
 blur, noise, compression and colour casts. Training and validation share no person, no clip and no camera.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ VIEWS = 4000  # of a camera
 FLAT_FRACTION = 0.3  # of the images have mere clutter behind the person
 CUT_FRACTION = 0.3  # of the images show a part of the person
 HELD_FRACTION = 0.3
+PICTURE_SIZES = (200, 560)  # px, of pictures that a detector is tried on
 EDGE_FRACTION = 0.12  # of the images end, black, before the crop does
 # what a crop may show: joints that stay in the image
 PARTS = [
@@ -104,6 +105,16 @@ class Wild(Rendered):
         position[1] = max(position[1], 0.15)
         aim = target + distance * np.array([np.cos(azimuth) * aside[0], aside[1], -np.sin(azimuth) * aside[0]])
         return Camera(look_at(position, aim, roll), position, 1.0, (0, 0)), distance
+
+
+def people_of(body_dir: Path, poses: np.ndarray, count: int) -> Iterator[dict[str, np.ndarray]]:
+    """Render `count` people in `poses` (N,24,3), large and small in pictures (S,S,3), with the labels of `sample`."""
+    source = Wild(body_dir)
+    source.poses = poses
+    for index in range(count):
+        rng = np.random.default_rng([11, index])
+        size = int(np.exp(rng.uniform(*np.log(PICTURE_SIZES))))
+        yield source.sample(rng, size, rng.uniform(1.2, 1.8))
 
 
 def _end(rng: np.random.Generator, image: np.ndarray, keypoints: np.ndarray) -> None:

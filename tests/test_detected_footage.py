@@ -106,3 +106,37 @@ def test_without_files_there_is_nothing_and_a_damaged_one_is_an_error(tmp_path):
     (tmp_path / "1.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"1\.npz cannot be read"):
         detections.read_detections(tmp_path)
+
+
+def test_people_in_pictures_are_written_beside_what_was_found_of_them(monkeypatch, tmp_path):
+    """A picture's brightness is what the detector finds there: nobody, too few joints, or all of them 3 px beside."""
+    rng = np.random.default_rng(0)
+    exact = np.concatenate([rng.uniform(-0.5, 0.5, (49, 2)), np.ones((49, 1))], axis=-1)
+    joints = rng.normal(0, 0.3, (24, 4))
+
+    class Found:
+        def detect_alone(self, rgb: np.ndarray) -> np.ndarray:
+            person = exact.copy()
+            person[:, :2] = (exact[:, :2] + 1) / 2 * len(rgb) - 0.5 + [3, 0]
+            person[40:] = 0
+            person[3, 2] = 0.05
+            if rgb[0, 0, 0] == 1:
+                person[2:, 2] = 0.1
+            return person[None] if rgb[0, 0, 0] else np.zeros((0, 49, 3))
+
+    def people():
+        for size, brightness in ((100, 0), (200, 1), (300, 2), (400, 2)):
+            image = np.full((size, size, 3), brightness, np.uint8)
+            yield {"image": image, "keypoints_2d": exact, "joints_3d": joints}
+
+    monkeypatch.setattr(detections, "MediaPipe", Found)
+    assert detections.try_out(people(), tmp_path / "detector.npz") == 2
+    with np.load(tmp_path / "detector.npz") as npz:
+        away = npz["keypoints_2d"][:, :40, :2] - npz["exact_2d"][:, :40, :2]
+        np.testing.assert_allclose(away, np.tile([[[6 / 300, 0]], [[6 / 400, 0]]], (1, 40, 1)), atol=2e-3)
+        np.testing.assert_allclose(npz["keypoints_2d"][:, 3, 2], 0.05, atol=1e-4)
+        assert not npz["keypoints_2d"][:, 40:].any()
+        np.testing.assert_allclose(npz["joints_3d"], [joints] * 2, atol=2e-3)
+    with pytest.raises(UserError, match="found nobody"):
+        detections.try_out((), tmp_path / "other.npz")
+    assert not (tmp_path / "other.npz").exists()

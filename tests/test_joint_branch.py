@@ -54,17 +54,18 @@ def test_the_body_does_not_depend_on_where_the_person_is_in_the_crop(mean_params
     torch.testing.assert_close(project(joints, after.cam), expected, atol=0.01, rtol=0)
 
 
-def test_joints_that_are_not_seen_have_no_say(mean_params):
+def test_joints_that_are_not_found_have_no_say_and_those_of_low_confidence_have(mean_params):
     network = trained(JointBranch(mean_params))
     given = some_joints(2)
     wrist = rows(["OP LWrist", "Left Wrist"], JOINTS49)
-    given[:, wrist, 2] = 0.2
-    moved = given.clone()
-    moved[:, wrist, :2] += 5
-    torch.testing.assert_close(network(given), network(moved))
-    seen = given.clone()
-    seen[:, wrist, 2] = 0.9
-    assert not torch.allclose(network(given).rotmat, network(seen).rotmat)
+    outputs = []
+    for confidence in (0.0, 0.05):
+        given[:, wrist, 2] = confidence
+        moved = given.clone()
+        moved[:, wrist, :2] += 0.5
+        outputs.append([network(joints).rotmat for joints in (given, moved)])
+    torch.testing.assert_close(*outputs[0])
+    assert not torch.allclose(*outputs[1]) and not torch.allclose(outputs[0][0], outputs[1][0])
 
 
 def test_spins_rows_stand_in_where_openposes_are_empty(mean_params):

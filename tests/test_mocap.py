@@ -88,10 +88,10 @@ def difference(poses: np.ndarray, others: np.ndarray) -> np.ndarray:
     return 1000 * np.linalg.norm(np.subtract(*(place - place[:, :1] for place in places)), axis=-1)
 
 
-def convert(folder, texts: dict[str, str]) -> dict[str, np.ndarray]:
+def convert(folder, texts: dict[str, str], failing: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     for name, text in texts.items():
         (folder / name).write_text(text)
-    mocap.convert(folder, folder / "mocap.npz", BODY)
+    assert tuple(mocap.convert(folder, folder / "mocap.npz", BODY)) == failing
     with np.load(folder / "mocap.npz") as npz:
         return dict(npz)
 
@@ -160,7 +160,7 @@ def test_about_thirty_poses_a_second_are_kept(raw):
     assert len(convert(raw, {})["poses"]) == 10
 
 
-def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog):
+def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog, monkeypatch):
     save_bvh(raw / "a_good.bvh", as_clip(motion("walk", np.random.default_rng(0), 5)))
     text = (raw / "a_good.bvh").read_text()
     damaged = {
@@ -170,12 +170,20 @@ def test_a_damaged_file_is_named_and_the_others_are_converted(raw, caplog):
         "e_words.bvh": text.replace("Frames: 5", "Frames: many"),
         "f_infinite.bvh": text[: text.rindex(" ")] + " nan\n",
     }
-    with pytest.raises(UserError, match=r"5 of 6 files of .* could not be converted"):
-        convert(raw, damaged)
+    found = convert(raw, damaged, tuple(name.removesuffix(".bvh") for name in damaged))
+    assert "5 of 6 files are left out: b_cut, c_empty," in caplog.text
     assert all(f"/{name}" in caplog.text for name in damaged)
     assert "tentacle" not in caplog.text and "has no joint LeftForeArm" in caplog.text
-    with np.load(raw / "mocap.npz") as npz:
-        assert set(npz["clip"]) == {"a_good"}
+    assert set(found["clip"]) == {"a_good"}
+    monkeypatch.setattr(config, "MOCAP_ROOT", raw)
+    monkeypatch.setattr(config, "MOCAP_POSES", raw / "again.npz")
+    with pytest.raises(SystemExit) as ended:
+        process_data.main(["--dataset", "mocap"])
+    assert ended.value.code == 3 and (raw / "again.npz").exists()
+    (raw / "a_good.bvh").unlink()
+    with pytest.raises(UserError, match=r"none of the 5 files of .* could be converted"):
+        mocap.convert(raw, raw / "other.npz", BODY)
+    assert not (raw / "other.npz").exists()
 
 
 def test_a_skeleton_that_lies_at_rest_is_refused(raw):
@@ -186,7 +194,7 @@ def test_a_skeleton_that_lies_at_rest_is_refused(raw):
         lambda found: f"OFFSET {found[1]} {float(found[2]) * 0.7 - float(found[3]) * 0.7} {float(found[2]) * 0.7}",
         text,
     )
-    with pytest.raises(UserError, match="1 of 1 files"):
+    with pytest.raises(UserError, match="none of the 1 files"):
         convert(raw, {"lying.bvh": lying})
 
 

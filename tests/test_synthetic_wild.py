@@ -5,7 +5,7 @@ import pytest
 from free import joints_of
 from places import DEMO
 
-from synthetic import props, wild
+from synthetic import props, samples, wild
 from synthetic.wild import Wild
 from utils.joints import SPIN, SPIN24
 
@@ -29,6 +29,17 @@ def test_equal_seeds_give_equal_samples(source):
         for name, value in first.items():
             np.testing.assert_array_equal(value, second[name])
     assert (source.sample(np.random.default_rng(7), 96)["image"] != first["image"]).any()
+
+
+def test_people_for_a_detector_are_the_same_each_time_in_the_given_poses_and_of_many_sizes(monkeypatch):
+    monkeypatch.setattr(samples, "POSE_NOISE", 0.0)
+    monkeypatch.setattr(samples, "MIX_FRACTION", 0.0)
+    poses = np.random.default_rng(0).normal(0, 0.2, (2, 24, 3))
+    people, again = (list(wild.people_of(DEMO, poses, 5)) for _ in range(2))
+    assert len({len(person["image"]) for person in people}) == 5
+    for one, other in zip(people, again, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+        assert any(np.allclose(one["pose"].reshape(24, 3)[1:], pose[1:], atol=1e-6) for pose in poses)
 
 
 def test_training_and_validation_share_no_person_no_pose_and_no_camera(source):

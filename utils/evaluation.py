@@ -84,9 +84,15 @@ def score_multiview(prediction: Prediction, frame: Frame, bodies: Mapping[str, B
     limbs = prediction.joints[:, rows(LIMBS.values(), JOINTS49)].cpu().double()
     limbs = (limbs @ towards(frame["ray"].cpu().double()).mT).numpy()
     annotated = frame["joints_3d"][:, rows(LIMBS, SPIN24), :3].cpu().numpy().astype(np.float64)
+    predicted, given, scores = score_limbs(limbs, annotated)
+    return predicted, given, scores | _image_scores(prediction, frame)
+
+
+def score_limbs(predicted: np.ndarray, given: np.ndarray) -> Scored:
+    """Scores of joints (N,12,3) m, those of LIMBS, around the middle of the hips."""
     hips = rows(["Right Hip", "Left Hip"], LIMBS)
-    predicted, given = (joints - joints[:, hips].mean(1, keepdims=True) for joints in (limbs, annotated))
-    return predicted, given, _joint_scores(predicted, given) | _image_scores(prediction, frame)
+    predicted, given = (joints - joints[:, hips].mean(1, keepdims=True) for joints in (predicted, given))
+    return predicted, given, _joint_scores(predicted, given)
 
 
 def _annotated_meshes(frame: Frame, bodies: Mapping[str, Body]) -> tuple[Tensor, Tensor]:

@@ -207,9 +207,6 @@ def _spin_twin(name: str) -> str:
 
 SPIN_TWINS = rows(map(_spin_twin, DETECTED23), JOINTS49)  # for data that have only SPIN's rows
 
-# the limbs' joints that every data set and detector has
-LIMBS12 = [f"OP {side}{part}" for side in "RL" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")]
-
 # where things stand among the 49 and the 24
 SPIN = slice(len(BODY25), len(JOINTS49))
 HIPS = slice(list(SPIN24).index("Right Hip"), list(SPIN24).index("Left Hip") + 1)  # neighbours among the 24

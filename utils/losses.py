@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.joints import CONFIDENT, HIPS, JOINTS49, LIMBS12, SPIN, rows
+from utils.joints import CONFIDENT, HIPS, JOINTS49, LIMBS, SPIN, rows
 from utils.structures import Prediction
 
 # weights of SPIN's loss on a labelled sample
@@ -87,9 +87,9 @@ def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 # weights of the loss on what is lifted from 2D joints
-LIFTED_WEIGHTS = {"kp3d": 1.0, "bones": 1.0, "kp2d": 1.0, "pose": 0.3, "betas": 0.001}
+LIFTED_WEIGHTS = {"kp3d": 1.0, "bones": 1.0, "kp2d": 1.0, "pose": 0.3, "betas": 0.005}
 _FACE = ("Eye", "Ear", "Jaw (H36M)", "Head (H36M)", "Top of Head (LSP)", "Nose")
-LIFTED_JOINTS = [2.0 if name in LIMBS12 else 0.5 if name.endswith(_FACE) else 1.0 for name in JOINTS49]
+LIFTED_JOINTS = [2.0 if name in LIMBS.values() else 0.5 if name.endswith(_FACE) else 1.0 for name in JOINTS49]
 _HIPS = rows(["OP RHip", "OP LHip"], JOINTS49)
 BONES = [
     rows(names, JOINTS49)

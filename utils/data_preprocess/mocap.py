@@ -66,7 +66,7 @@ class Skeleton(NamedTuple):
     step: float
 
 
-def convert(folder: Path, output: Path, body_file: Path) -> None:
+def convert(folder: Path, output: Path, body_file: Path) -> list[str]:
     """Write `poses` (N,24,3) float16, axis-angle, y up, and `clip` (N,), the name of its file, of all BVH files.
 
     Args:
@@ -74,28 +74,33 @@ def convert(folder: Path, output: Path, body_file: Path) -> None:
         output: the npz
         body_file: SMPL_NEUTRAL.npz of the body that is to move
 
+    Returns:
+        the files that could not be converted; a log line of each says why
+
     Raises:
-        UserError: there is no file, or some could not be converted; they are named, and the others are written
+        UserError: there is no file, or none could be converted
     """
     existing(folder, _REMEDY)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".bvh")
     if not files:
         raise UserError(f"{folder} holds no .bvh file; {_REMEDY}")
     rest = _rest(body_file)
-    poses, clips = [], []
+    poses, clips, failed = [], [], []
     for file in tqdm(files, desc="motion capture", unit=" files"):
+        name = str(file.relative_to(folder).with_suffix(""))
         try:
             poses.append(retarget(file, rest))
-            clips += [str(file.relative_to(folder).with_suffix(""))] * len(poses[-1])
+            clips += [name] * len(poses[-1])
         except UserError as error:
             log.error("%s", error)
-    if poses:
-        save_npz(output, poses=np.concatenate(poses).astype(np.float16), clip=np.array(clips))
-        log.info("%d poses of %d files are in %s", len(clips), len(poses), output)
-    if len(poses) < len(files):
-        raise UserError(
-            f"{len(files) - len(poses)} of {len(files)} files of {folder} could not be converted (see above)"
-        )
+            failed.append(name)
+    if not poses:
+        raise UserError(f"none of the {len(files)} files of {folder} could be converted (see above); {_REMEDY}")
+    save_npz(output, poses=np.concatenate(poses).astype(np.float16), clip=np.array(clips))
+    log.info("%d poses of %d files are in %s", len(clips), len(poses), output)
+    if failed:
+        log.warning("%d of %d files are left out: %s", len(failed), len(files), ", ".join(failed))
+    return failed
 
 
 def _rest(body_file: Path) -> dict[str, np.ndarray]:
