@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from flags import SHORTHANDS, Options, learning_rates, modes, other_defaults
 from models.learner import Learner, Past, feature_change, make_learner, weights_kept
 from models.prediction import predict, predict_apart
 from parts import is_divided, run_divided
-from runs import SHORTHANDS, Options, Run, learning_rates, list_people, modes, open_run, other_defaults
+from runs import Run, list_people, open_run
 from utils import losses
 from utils.errors import run_command
 from utils.files import check_space

@@ -21,14 +21,17 @@ from tqdm import tqdm
 
 import config
 import streams
-from runs import Options, modes, open_frames, open_samples, several_clips
+from flags import Options, modes, several_clips
+from runs import open_frames, open_samples
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.files import load_npz
 from utils.options import arguments_of
 from utils.provenance import provenance
-from utils.results import PARTS, BenchmarkResults, RunFolder, open_folder, read_rows, recorded, run_folder, table_of
+from utils.results import BenchmarkResults, read_rows, recorded
 from utils.resume import ending_on_sigterm, free_space, remove_all
+from utils.run_folder import PARTS, RunFolder, open_folder, run_folder
+from utils.scores import table_of
 
 if TYPE_CHECKING:
     from submitit import Job

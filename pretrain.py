@@ -51,7 +51,7 @@ from utils.geometry import CROP_SIZE, axis_angle_to_rotmat, project
 from utils.image import normalise
 from utils.joints import JOINTS49, LIMBS, SPIN, rows
 from utils.options import option, parse
-from utils.results import run_folder, save_settings
+from utils.run_folder import run_folder, save_settings
 from utils.structures import Prediction
 from utils.training import Course, Plan, Training, judging
 

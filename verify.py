@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from runs import RunOptions, chosen_frames, open_footage, open_scorer
+from flags import RunOptions
+from runs import chosen_frames, open_footage, open_scorer
 from utils.errors import UserError
 from utils.evaluation import FootageScorer
 from utils.files import existing, load_npz
 from utils.geometry import project
-from utils.results import SCORES
+from utils.scores import SCORES
 from utils.structures import Prediction
 
 # what is allowed between numbers that were computed in other batches, and rounded: mm, px, shares

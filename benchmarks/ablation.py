@@ -34,7 +34,7 @@ from utils.files import save_text
 
 PROJECT = Path(__file__).parents[1]
 # what a run goes through
-CODE = ("boa.py", "runs.py", "streams.py", "datasets/*.py", "footage/*.py", "models/*.py", "utils/*.py")
+CODE = ("boa.py", "flags.py", "runs.py", "streams.py", "datasets/*.py", "footage/*.py", "models/*.py", "utils/*.py")
 ASSETS = ("*.pt", "smpl/*", "spin_data/*")
 # options that say where results go, not what they are
 PLACES = {"name", "expdir", "overwrite"}

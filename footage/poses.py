@@ -10,8 +10,8 @@ from footage.camera import focal_length, full_camera, turns
 from footage.export import Clip, save_bvh, save_glb
 from footage.smoothing import OneEuro, OneEuroRotation
 from models.smpl import SMPL
+from utils.arrays import ArrayFile
 from utils.image import BOX_UNIT
-from utils.results import ArrayFile
 from utils.resume import State
 from utils.structures import Prediction
 

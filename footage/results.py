@@ -18,18 +18,9 @@ from footage.people import Footage
 from footage.poses import PosesFile
 from utils.files import write_atomically
 from utils.image import BOX_UNIT
-from utils.results import (
-    DYNAMIC_SCORES,
-    SCORES,
-    Row,
-    RunFolder,
-    guard_lines,
-    guarded,
-    means_of,
-    of_dynamic_steps,
-    table_of,
-)
 from utils.resume import State, has_state
+from utils.run_folder import RunFolder
+from utils.scores import DYNAMIC_SCORES, SCORES, Row, guard_lines, guarded, means_of, of_dynamic_steps, table_of
 from utils.structures import Frame, Prediction
 
 log = logging.getLogger("boa")

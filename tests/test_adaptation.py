@@ -19,7 +19,8 @@ from models.smpl import SMPL
 from utils import losses
 from utils.evaluation import Scorer, score_3dpw
 from utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from utils.results import BenchmarkResults, RunFolder, create_folder
+from utils.results import BenchmarkResults
+from utils.run_folder import RunFolder, create_folder
 from utils.structures import Prediction
 
 

@@ -24,7 +24,8 @@ from utils.errors import UserError
 from utils.files import save_npz
 from utils.geometry import project
 from utils.renderer import VideoWriter, draw_in_image
-from utils.results import RunFolder, recorded
+from utils.results import recorded
+from utils.run_folder import RunFolder
 from utils.structures import Prediction
 
 SIZE = (180, 240)  # height and width

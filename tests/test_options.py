@@ -4,7 +4,7 @@ import conftest
 import pytest
 
 import boa
-from runs import modes
+from flags import modes
 from streams import FOOTAGE_LEARNING_RATES, SYNTHETIC_LEARNING_RATES
 from utils.options import arguments_of
 

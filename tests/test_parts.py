@@ -12,8 +12,8 @@ from tiny import assert_same, write_clip
 
 import boa
 import parts
-import runs
 import streams
+from flags import several_clips
 from utils.errors import UserError
 
 SEQUENCES = ("flat_packBags_00", "downtown_cafe_00")
@@ -132,14 +132,14 @@ def test_several_clips_are_a_run_each_with_one_table(command, launcher, tmp_path
 def test_a_folder_of_images_is_one_clip(tmp_path):
     for name in ("1.png", "2.png", "making-of.mp4"):
         (tmp_path / name).write_bytes(b"")
-    assert runs.several_clips(str(tmp_path)) == []
-    assert runs.several_clips("0") == runs.several_clips("") == []
+    assert several_clips(str(tmp_path)) == []
+    assert several_clips("0") == several_clips("") == []
 
 
 def test_a_clip_of_a_list_that_is_missing(tmp_path):
     (tmp_path / "list.txt").write_text("nowhere.mp4\n")
     with pytest.raises(UserError, match=r"nowhere.mp4 is missing; correct the list .*list.txt"):
-        runs.several_clips(str(tmp_path / "list.txt"))
+        several_clips(str(tmp_path / "list.txt"))
 
 
 def test_workers_without_parts_are_refused(command):

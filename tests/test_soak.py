@@ -21,7 +21,7 @@ def test_a_long_run_stays_as_small_and_as_fast(kind):
 def test_the_rows_of_a_run_take_little_memory():
     import tracemalloc
 
-    from utils.results import Rows
+    from utils.scores import Rows
 
     labels = {"sequence": "downtown_walking_00", "person": 1, "activity": ""}
     tracemalloc.start()

@@ -17,7 +17,8 @@ from footage.video import Video
 from models.prior import PosePrior
 from models.smpl import load_bodies
 from utils.evaluation import FootageScorer
-from utils.results import RunFolder, recorded
+from utils.results import recorded
+from utils.run_folder import RunFolder
 
 Crop.image = lambda crop, rgb: np.zeros((224, 224, 3), np.float32)  # the slowest part, and it keeps nothing
 clip, keypoints, count, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])

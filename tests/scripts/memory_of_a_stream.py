@@ -18,7 +18,8 @@ from datasets.base import CroppedFrames, batches
 from models.prior import PosePrior
 from models.smpl import load_bodies
 from utils.evaluation import Scorer, score_3dpw
-from utils.results import BenchmarkResults, RunFolder, create_folder
+from utils.results import BenchmarkResults
+from utils.run_folder import RunFolder, create_folder
 
 world, count, output = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 stream, _ = pw3d.open_stream(world / "3DPW", world / "data/dataset_extras/3dpw_vid", "-")

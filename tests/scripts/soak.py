@@ -23,6 +23,7 @@ import boa
 import models.hmr
 import runs
 import streams
+from flags import Options
 from footage.people import Footage
 from footage.sources import VideoFrame
 from utils.joints import JOINTS49
@@ -89,7 +90,7 @@ class Somebody:
         return []
 
 
-def open_loop(options: runs.RunOptions) -> Footage:
+def open_loop(options: Options) -> Footage:
     footage = Footage.__new__(Footage)
     footage.video = Looped("loop", 0.0, 0.0, 1, options.max_frames)
     footage.person, footage.keypoints, footage.detector = 0, "-", Somebody()
