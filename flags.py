@@ -106,7 +106,9 @@ class RunOptions:
     list_people: bool = option(False, "only write an image of who is there, with numbers", only=FOOTAGE)
     start: float = option(0.0, "seconds of the video at which to begin", least=0, only=FOOTAGE)
     stop: float = option(0.0, "seconds of the video at which to stop; 0: its end", least=0, only=FOOTAGE)
-    smooth: bool = option(False, "smooth the output over time; what was predicted is saved too", only=FOOTAGE)
+    smooth: bool = option(
+        True, "smooth predictions.npz and animations over time, beside what was predicted", only=FOOTAGE
+    )
     export: str = option(
         "none", "an animated file beside the video", choices=("none", "glb", "bvh", "both"), only=FOOTAGE
     )

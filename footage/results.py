@@ -69,7 +69,6 @@ class FootageResults:
         labels: Row = {"index": int(frame["index"]), "time_s": float(frame["time"])}
         if prediction is None:
             self.run.add({**labels, "seen": MISSING}, {}, adapted=False)
-            self.poses.skip()
             self.overlay.add(rgb, None)
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
@@ -83,7 +82,7 @@ class FootageResults:
         self.run.add(labels, {**scores[0], **of_dynamic_steps(terms)}, adapted[0])
         center, side = frame["center"][0].numpy().astype(np.float64), BOX_UNIT * float(frame["scale"])
         prediction = prediction.on_host()
-        self.poses.add(prediction, center, side, rgb.shape[:2], float(frame["time"]))
+        self.poses.add(prediction, center, side, rgb.shape[:2])
         self.overlay.add(rgb, Drawn(prediction.vertices[0].numpy(), prediction.cam[0].numpy(), center, side))
 
     def running(self) -> dict[str, str]:

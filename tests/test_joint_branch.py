@@ -12,7 +12,7 @@ from models.prediction import predict
 from models.skeleton import Skeleton
 from utils.errors import UserError
 from utils.geometry import axis_angle_to_rotmat, project
-from utils.joints import DETECTED23, JOINTS49, SMPL24, SPIN_TWINS, rows
+from utils.joints import DETECTED23, JOINTS49, SMPL24, SPIN_TWINS, flip_permutation, rows
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +84,9 @@ def test_nobody_and_a_single_joint_give_finite_numbers_and_gradients(mean_params
     given[:, :, 2] = 0
     given[:, rows(["OP Nose"], JOINTS49), 2] = seen
     output = network(given)
-    sum(value.square().sum() for value in output).backward()
-    assert all(torch.isfinite(value).all() for value in output)
+    sum(value.square().sum() for value in output[:3]).backward()
+    assert all(torch.isfinite(value).all() for value in output[:3])
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
-
-
-def test_it_is_the_same_in_training_and_evaluation(mean_params):
-    network = trained(JointBranch(mean_params))
-    torch.testing.assert_close(network.eval()(some_joints(2)), network.train()(some_joints(2)))
 
 
 def test_the_second_derivative_agrees_with_finite_differences(mean_params):
@@ -151,14 +146,25 @@ def test_predict_hands_each_network_what_it_asks_for(mean_params, bodies):
         assert prediction.joints.shape == (2, 49, 3) and torch.isfinite(prediction.vertices).all()
 
 
+def test_a_mirror_shows_the_mirrored_body(mean_params):
+    """Left and right are exchanged, and everything is turned as a mirror in the plane x = 0 does."""
+    network, given = trained(JointBranch(mean_params)).eval(), some_joints(3)
+    mirrored = given[:, flip_permutation(JOINTS49)] * torch.tensor([-1.0, 1, 1])
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1]))
+    body, other = network(given), network(mirrored)
+    torch.testing.assert_close(other.rotmat, mirror @ body.rotmat[:, flip_permutation(SMPL24)] @ mirror)
+    torch.testing.assert_close(other.betas, body.betas)
+    torch.testing.assert_close(other.cam, body.cam * torch.tensor([1.0, -1, 1]))
+
+
 def test_image_and_joints_put_together_begin_with_what_the_joints_say(mean_params):
-    image, joints = HMR(mean_params, 18).eval(), trained(JointBranch(mean_params))
+    image, joints = HMR(mean_params, 18).eval(), trained(JointBranch(mean_params)).train()
     for decoder in (image.decpose, image.decshape, image.deccam):
         torch.nn.init.zeros_(decoder.weight)
         torch.nn.init.zeros_(decoder.bias)
     both = JointHMR.of(image, joints).eval()
     given = some_joints(2)
-    torch.testing.assert_close(both(torch.randn(2, 3, 64, 64), given), joints(given))
+    torch.testing.assert_close(both(torch.randn(2, 3, 64, 64), given)[:3], joints(given)[:3])
 
 
 def test_image_and_joints_put_together_see_the_image_as_before(mean_params):
