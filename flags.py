@@ -142,11 +142,11 @@ def several_clips(video: str) -> list[Path]:
 def learning_rates(options: RunOptions) -> Mapping[str, float]:
     """The default learning rates of what the options choose, where they are not the paper's; none when frozen."""
     if options.video:
-        return streams.FOOTAGE_LEARNING_RATES
+        return streams.footage_defaults(options.model_file)
     return streams.STREAMS[options.dataset_name].learning_rates
 
 
 def other_defaults() -> dict[str, Mapping[str, float]]:
     """Where defaults are not the paper's -> these."""
     others = {name: stream.learning_rates for name, stream in streams.STREAMS.items() if stream.learning_rates}
-    return {**others, FOOTAGE: streams.FOOTAGE_LEARNING_RATES}
+    return {**others, FOOTAGE: streams.footage_defaults("")}

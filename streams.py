@@ -125,7 +125,8 @@ DEMO_ASSETS = Assets(
     _SPIN_DATA / "gmm_08.pkl",
     config.DEMO / "basemodel.pt",
 )
-FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "footage.pt")
+FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "joints.pt")
+WILD_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "footage.pt")  # a network of images
 
 
 def _rendered(split: str, dataset: str, annotations: str = "3dpw_vid") -> Recording:
@@ -139,7 +140,15 @@ WILD = _rendered("wild-source", "wild", "h36m_train.npz")
 # of the smallest acceleration error on the validation stream (`make rates`)
 SYNTHETIC_LEARNING_RATES = {"lr": 3e-5, "metalr": 8e-5}
 # of the smallest 2D error on rendered footage (`make wild-rates footage-rates`)
-FOOTAGE_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
+WILD_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
+# of a network that is given the joints: of the smallest 3D error on rendered footage (docs/footage.md)
+FOOTAGE_DEFAULTS = {
+    "lr": 3e-5,
+    "metalr": 8e-5,
+    "gmmpriorloss_weight": 1e-3,
+    "shapeloss_weight": 1e-3,
+    "labelloss_weight": 0.0,
+}
 
 
 def _street(split: str) -> Stream:
@@ -172,8 +181,8 @@ STREAMS = {
         "rendered footage (14 joints)",
         _rendered("wild", "wild"),
         WILD,
-        FOOTAGE_ASSETS,
-        FOOTAGE_LEARNING_RATES,
+        WILD_ASSETS,
+        WILD_LEARNING_RATES,
     ),
     "multiview": Stream(
         multiview.open_stream,
@@ -182,11 +191,17 @@ STREAMS = {
         MULTIVIEW,
         WILD,
         FOOTAGE_ASSETS,
-        FOOTAGE_LEARNING_RATES,
+        FOOTAGE_DEFAULTS,
         joints=slice(None),
         detected_at=60.0,
     ),
 }
+
+
+def footage_defaults(model_file: str) -> Mapping[str, float]:
+    """Options of boa.py that are not the paper's for `--video`: of the free network of joints, or of one of images."""
+    is_free = not model_file and missing_for_footage("")
+    return FOOTAGE_DEFAULTS if is_free else WILD_LEARNING_RATES
 
 
 def missing_for_footage(model_file: str) -> list[Path]:
