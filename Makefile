@@ -22,9 +22,9 @@ venv: .venv/installed
 # The free benchmark: frozen network and BOA on a rendered stream, then table, plot and video in experiments/demo.
 # What is rendered already, by this renderer and with this body, is not rendered again.
 demo: venv
-	.venv/bin/python process_data.py --dataset synthetic
+	.venv/bin/python process_data.py --dataset synthetic --seed 1
 	.venv/bin/python boa.py --name demo-frozen --dataset_name synthetic --method frozen --save_predictions --overwrite
-	.venv/bin/python boa.py --name demo --dataset_name synthetic --save_predictions --overwrite
+	.venv/bin/python boa.py --name demo --dataset_name synthetic --first_order --save_predictions --overwrite
 	.venv/bin/python compare.py experiments/demo-frozen experiments/demo --video
 
 # A video needs MediaPipe only when no file gives the joints, so that its absence is no failure of the set-up.
@@ -44,8 +44,9 @@ format: .venv/dev
 	.venv/bin/ruff format .
 
 benchmark: venv
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/speed.py
-	.venv/bin/python benchmarks/conversion.py
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/step.py
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/frame.py
+	.venv/bin/python benchmarks/convert.py
 
 benchmark-video: venv .venv/video
 	.venv/bin/python benchmarks/video.py $(CLIP)

@@ -13,7 +13,10 @@ A network that was trained on one domain meets a video of another. Its weights w
     python boa.py --name tennis --video clip.mp4        # adapt to one's own video
 """
 
+import utils.threads  # isort: skip  # noqa: F401, before torch
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,13 +69,10 @@ def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float
 
 
 def lower_terms(probe: nn.Module, frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
-    """The lower objective at the probe, from one forward of frame and source: `total` and its terms.
-
-    The joints of the frame, as they are before the update, are left to learner.guard.
-    """
+    """The lower objective at the probe, from one forward of frame and source, with its `total`; the guard looks."""
     source = source if learner.weights.lower["labelled"] else None
     now, _, sample = predict_apart(probe, learner.joints_body, frame, None, source)
-    learner.guard.before = now.joints.detach()
+    learner.guard.see(now.joints)
     terms = frame_terms(now, frame["keypoints_2d"], learner)
     if sample is not None:
         terms |= labelled_terms(*sample)
@@ -98,14 +98,15 @@ def upper_terms(
     return {**terms, "total": losses.weighted(terms, learner.weights.upper)}
 
 
-def probe_step(probe: nn.Module, loss: Tensor) -> None:
-    """w' = w - a * dL_low(w)/dw, by learn2learn."""
+def probe_step(probe: nn.Module, loss: Tensor) -> Sequence[Tensor | None]:
+    """w' = w - a * dL_low(w)/dw, by learn2learn; returns dL_low(w)/dw."""
     from learn2learn.algorithms import maml_update
 
     # as MAML.adapt does, which would print an error of autograd, a GPU out of memory too, and stumble over it
     second_order = not probe.first_order
     gradients = torch.autograd.grad(loss, list(probe.module.parameters()), create_graph=second_order, allow_unused=True)
     probe.module = maml_update(probe.module, probe.lr, gradients)
+    return gradients
 
 
 @torch.no_grad()
@@ -114,10 +115,12 @@ def update_teacher(teacher: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(teacher.parameters()), list(model.parameters()), 1 - decay)
 
 
-def update_weights(loss: Tensor, learner: Learner) -> None:
-    """A step of Adam on w; then the teacher follows."""
+def update_weights(loss: Tensor, learner: Learner, complete: Callable[[], None] | None = None) -> None:
+    """A step of Adam on w, with gradients that something may complete; then the teacher follows."""
     learner.optimizer.zero_grad()
     loss.backward()
+    if complete:
+        complete()
     learner.optimizer.step()
     if learner.weights.upper["teacher"]:
         update_teacher(learner.teacher, learner.model, learner.decay)
@@ -155,12 +158,16 @@ def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Te
 
     # lower level: the weight probe
     probe = learner.probe.clone()
-    lower = lower_terms(probe, frame, source, learner)
-    probe_step(probe, lower["total"])
+    with learner.watch_lower():
+        lower = lower_terms(probe, frame, source, learner)
+    gradients = probe_step(probe, lower["total"])
+    complete = learner.difference and partial(
+        learner.difference, gradients, lambda: lower_terms(learner.model, frame, source, learner)["total"]
+    )
 
     # upper level: the weight update, with the gradient through the probe; the teacher follows
     upper = upper_terms(probe, frame, past, source, learner)
-    update_weights(upper["total"], learner)
+    update_weights(upper["total"], learner, complete)
     levels = {"lower": lower, "upper": upper}
 
     if learner.dynamic:

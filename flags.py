@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import streams
-from models.learner import ADAPTS, BENCHMARK, DYNAMIC, StepOptions
+from models.learner import ADAPTS, BENCHMARK, DYNAMIC, FIRST_ORDER, SECOND_ORDER, StepOptions
 from utils.files import existing
 from utils.options import option
 
@@ -42,6 +42,7 @@ class RunOptions:
     )
     seed: int = option(22, "of every random number", least=0)
     device: str = option("", "cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    tf32: bool = option(False, "let a GPU round the factors of products to 10 bits, which is faster on many")
     model_file: str = option("", "the base model; default: data/basemodel.pt")
     method: str = option("boa", "boa, or frozen: score the base model without adapting", choices=("boa", "frozen"))
     stride: int = option(1, "take every n-th frame", least=1)
@@ -121,7 +122,9 @@ class Options(StepOptions, RunOptions):
 
 def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""
-    found = {FOOTAGE if options.video else BENCHMARK, *({ADAPTS} if options.method == "boa" else set())}
+    found = {FOOTAGE if options.video else BENCHMARK}
+    if options.method == "boa":
+        found |= {ADAPTS, SECOND_ORDER if options.is_bilevel else FIRST_ORDER}
     found |= {PARTS} if options.per_sequence or several_clips(options.video) else set()
     return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
 

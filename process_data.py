@@ -180,7 +180,7 @@ class Converter(NamedTuple):
 _GENDERS = {"ps": ("male", "female"), "ph": ("neutral", "male", "female")}
 _BY_SEQUENCE = ("workers", "overwrite", "dry_run", "preview", "strict")
 _WITH_GAPS = 3  # exit code
-_TRIED = 8000  # pictures that the detector is tried on
+_TRIED = 7500  # pictures that the detector is tried on
 CONVERTERS = {
     "3dpw": Converter(convert_3dpw, ("paper_compat", "protocol", *_BY_SEQUENCE)),
     "3dhp": Converter(convert_3dhp, ("paper_compat", "split", *_BY_SEQUENCE), ("test", "train")),

@@ -21,7 +21,7 @@ from models.prediction import predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
 from synthetic import version
-from utils.device import be_deterministic, choose_device
+from utils.device import choose_device, set_up_gpus
 from utils.errors import UserError
 from utils.evaluation import FootageScorer, Scored, Scorer
 from utils.files import load_npy
@@ -76,6 +76,8 @@ def open_run(options: Options, with_source: bool) -> Run:
     """
     if options.retrieval and not with_source:
         raise UserError("--retrieval draws from the labelled source, and the flags leave that out; add --retrieval 0")
+    if options.retrieval and options.second_order == "fd":
+        raise UserError("--second_order fd needs a labelled sample twice, --retrieval draws anew; use --first_order")
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
 
 
@@ -311,10 +313,15 @@ def _bodies(assets: streams.Assets, genders: tuple[str, ...], device: torch.devi
     return {gender: body.to(device) for gender, body in bodies.items()}
 
 
-def _base_model(options: RunOptions, assets: streams.Assets, device: torch.device) -> nn.Module:
+def _base_model(options: Options, assets: streams.Assets, device: torch.device) -> nn.Module:
     """The network of `--model_file`, or the assets' own, ready to be adapted."""
-    from models.hmr import load_hmr  # torchvision takes more than a second to load
+    from models.hmr import HMR, load_hmr  # torchvision takes more than a second to load
 
-    be_deterministic()
+    set_up_gpus(options.tf32)
     # group norm has no running statistics, so that eval() only turns dropout off; SPIN's batch norm keeps its own
-    return load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
+    model = load_hmr(assets.mean_params, Path(options.model_file or assets.base_model)).eval().to(device)
+    if options.precision == "bf16":
+        if not isinstance(model, HMR):
+            raise UserError("--precision bf16 is for networks that look at images, and this one is given joints alone")
+        model.in_bf16 = True
+    return model

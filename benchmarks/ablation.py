@@ -172,8 +172,7 @@ def runs_of(name: str, table: Table, seeds: Sequence[int]) -> list[Run]:
     """All runs of a table; their streams are rendered where they lack."""
     runs, code = [], {"code": code_version(), "assets": assets_version(config.DEMO)}
     for seed in seeds:
-        root = config.SYNTHETIC_ROOT  # of the first seed, `make demo`'s
-        root = root.with_name(f"{root.name}-{seed}") if seed else root
+        root = config.SYNTHETIC_ROOT.with_name(f"{config.SYNTHETIC_ROOT.name}-{seed}")
         stream.build(root, config.DEMO, table.dataset, seed)
         made_with = {**code, **version.made_of(config.DEMO, seed)}
         images = root / table.stream / "imageFiles"

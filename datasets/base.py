@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, default_collate
 
 from utils.errors import UserError
@@ -132,7 +133,9 @@ class CroppedFrames(Dataset):
             if column.shape != shape:
                 raise UserError(f"{origin}: {name} has shape {column.shape} where {shape} is needed; convert it again")
             if name in _SHAPES and not np.isfinite(column).all():
-                raise UserError(f"{origin}: {name} holds numbers that are not finite; convert it again")
+                bad = ~np.isfinite(column).reshape(count, -1).all(axis=1)
+                first = columns["imgname"][bad.argmax()]
+                raise UserError(f"{origin}: {name} of {first} is not finite; convert it again")
         sides = columns["scale"] * BOX_UNIT
         is_box = (sides >= _SIDES[0]) & (sides <= _SIDES[1]) & (abs(columns["center"]) < _FARTHEST).all(1)
         if not is_box.all():
@@ -239,4 +242,9 @@ def batches(dataset: CroppedFrames, batch_size: int, endless: bool = False, firs
     start, count = first * batch_size, len(dataset)
     frames = (row % count for row in itertools.count(start)) if endless else iter(range(start, count))
     groups = iter(lambda: list(itertools.islice(frames, batch_size)), [])
-    return ahead(default_collate([dataset[index] for index in group]) for group in groups)
+    return ahead(_pinned(default_collate([dataset[index] for index in group])) for group in groups)
+
+
+def _pinned(batch: Frame) -> Frame:
+    """The batch with its images where a GPU, if there is one, can fetch them while the program goes on."""
+    return {**batch, "image": batch["image"].pin_memory()} if torch.cuda.is_available() else batch

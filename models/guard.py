@@ -36,9 +36,15 @@ class JumpGuard:
         self.copy: list[dict] = []
 
     def remember(self, learner: "Learner") -> None:
-        """Take a copy of what an update changes, if it may be undone."""
+        """An update follows: take a copy of what it changes, if it may be undone."""
+        self.before = None
         if self.revert:
             self.copy = [copy.deepcopy(part.state_dict()) for part in self._parts(learner)]
+
+    def see(self, joints: torch.Tensor) -> None:
+        """Joints (B,49,3) m of the frame; the first ones are those before its update."""
+        if self.before is None:
+            self.before = joints.detach()
 
     def predict(self, learner: "Learner", frame: Frame, is_updated: bool) -> Guarded:
         """Predict a frame after its update, or after that was undone."""

@@ -41,6 +41,7 @@ class HMR(ResNet):
         block, layers = _LAYERS[depth]
         super().__init__(block, layers, norm_layer=_NORMS[norm])
         self.depth, self.norm = depth, norm
+        self.in_bf16 = False  # whether the ResNet computes in bfloat16; its weights stay in fp32
         self.fc = nn.Identity()  # the classifier of the ResNet, which has no place here
         self.image_features = 512 * block.expansion
         self.fc1 = nn.Linear(self.image_features + more_features + sum(_SIZES.values()), _WIDTH)
@@ -59,8 +60,9 @@ class HMR(ResNet):
         return self.iterate(self.features(image), start)
 
     def features(self, image: Tensor) -> Tensor:
-        """What the ResNet sees in normalised images (B,3,224,224): (B,F)."""
-        return super().forward(image)
+        """What the ResNet sees in normalised images (B,3,224,224): (B,F), in fp32 whatever it computes in."""
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.in_bf16):
+            return super().forward(image).float()
 
     def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
         """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
@@ -87,12 +89,13 @@ class JointHMR(HMR):
 
     @classmethod
     def of(cls, hmr: HMR, joints: JointBranch) -> "JointHMR":
-        """The two as one network, in which the head does not look at the joints' features yet."""
+        """The two as one network that says what the joints say: its head has nothing to add yet."""
         both = cls({name: getattr(hmr, f"init_{name}")[0].numpy() for name in _SIZES}, hmr.depth, hmr.norm)
         state = hmr.state_dict()
         image, estimate = state["fc1.weight"].split([hmr.image_features, sum(_SIZES.values())], dim=1)
         unseen = image.new_zeros(len(image), JOINT_FEATURES)
         state["fc1.weight"] = torch.cat([image, unseen, estimate], dim=1)
+        state |= {name: torch.zeros_like(value) for name, value in state.items() if name.startswith("dec")}
         state |= {f"joints.{name}": value for name, value in joints.state_dict().items()}
         both.load_state_dict(state)
         return both

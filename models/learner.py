@@ -4,7 +4,7 @@ import copy
 import io
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.double_backward import FastDoubleBackward
 from models.guard import JumpGuard
 from models.prediction import features_of, predict
 from models.prior import PosePrior
+from models.second_order import FiniteDifference
 from models.smpl import SMPL
 from utils import losses
 from utils.errors import UserError
@@ -28,6 +30,7 @@ from utils.structures import Frame, Prediction
 
 # the modes in which these flags do something
 ADAPTS, DYNAMIC, BENCHMARK = "--method boa", "--dynamic_boa", "--dataset_name"
+FIRST_ORDER, SECOND_ORDER = "--first_order", "the second order, without --first_order and with a --metalr"
 
 # 1 - cosine of the features before and after a step above which DynaBOA takes further ones, at its learning rate; what
 # steps do to the features goes about in proportion to that (benchmarks/feature_change.py)
@@ -41,6 +44,18 @@ class StepOptions:
     # lower level and what both levels share
     metalr: float = option(8e-6, "learning rate a of the weight probe", least=0, only=ADAPTS, aliases=("fastlr",))
     first_order: bool = option(False, "do not differentiate through the weight probe (faster)", only=ADAPTS)
+    second_order: str = option(
+        "exact",
+        "how it is differentiated: exact, or fd, by a finite difference (faster, off by about 1e-4)",
+        choices=("exact", "fd"),
+        only=SECOND_ORDER,
+    )
+    precision: str = option(
+        "fp32",
+        "of the network's convolutions; bf16 is for processors that have it, losses and updates stay in fp32",
+        choices=("fp32", "bf16"),
+        only=FIRST_ORDER,
+    )
     s2dloss_weight: float = option(10.0, "2D joints", least=0, only=ADAPTS)
     shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS, aliases=("shape_prior_weight",))
     gmmpriorloss_weight: float = option(1e-4, "pose prior", least=0, only=ADAPTS, aliases=("pose_prior_weight",))
@@ -87,6 +102,11 @@ class StepOptions:
     def has_source(self) -> bool:
         """Whether a level has a labelled term."""
         return self.labelloss_weight > 0 and (self.lower_level_mixtrain or self.upper_level_mixtrain)
+
+    @property
+    def is_bilevel(self) -> bool:
+        """Whether there is anything to differentiate through: a probe of learning rate 0 stays at w."""
+        return not self.first_order and self.metalr > 0
 
     @property
     def threshold(self) -> float:
@@ -239,6 +259,7 @@ class Learner:
         weights: of the terms
         adapts: False for a model that stays as it is
         coverage: counts the frames that have something to adapt to
+        difference: adds what differentiating through the probe gives, None: autograd does, or nothing
         guard: watches how far updates move the prediction
         dynamic: of further steps, None: there are none
         soft_reset: at a cut, None: none
@@ -257,9 +278,17 @@ class Learner:
     decay: float
     adapts: bool
     coverage: KeypointCoverage
+    difference: FiniteDifference | None
     guard: JumpGuard
     dynamic: Dynamic | None
     soft_reset: SoftReset | None
+
+    def watch_lower(self) -> AbstractContextManager:
+        """In this context the lower objective is computed at w, so that it can be differentiated twice."""
+        if self.difference:
+            return self.difference.watch()
+        is_exact = not self.probe.first_order and self.body.v_template.device.type == "cpu"
+        return FastDoubleBackward() if is_exact else nullcontext()
 
     @torch.no_grad()
     def hidden(self, frame: Frame) -> Tensor:
@@ -336,11 +365,11 @@ def make_learner(
         remedy = "run `python tools/check_system.py`, then `pip install -r requirements.txt`"
         raise UserError(f"learn2learn cannot be loaded ({error}); {remedy}") from error
 
+    by_difference = options.is_bilevel and options.second_order == "fd"
     betas = (options.beta1, options.beta2)
     return Learner(
         model=model,
-        # a probe with learning rate 0 stays at w, so that there is nothing to differentiate through
-        probe=MAML(model, lr=options.metalr, first_order=options.first_order or options.metalr == 0),
+        probe=MAML(model, lr=options.metalr, first_order=by_difference or not options.is_bilevel),
         teacher=copy.deepcopy(model).requires_grad_(False),
         optimizer=torch.optim.Adam(model.parameters(), lr=options.lr, betas=betas, fused=True),
         body=body,
@@ -352,6 +381,7 @@ def make_learner(
         decay=options.ema_decay,
         adapts=adapts,
         coverage=KeypointCoverage(joints),
+        difference=FiniteDifference(model, options.metalr) if by_difference else None,
         guard=JumpGuard(options.jump_limit, options.revert_jumps),
         dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
         soft_reset=SoftReset(model, options.soft_reset) if options.soft_reset < 1 else None,

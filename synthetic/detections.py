@@ -43,19 +43,31 @@ LEGS = [rows([f"{side}_{part}" for part in ("hip", "knee", "ankle")], SMPL24) fo
 BENT = [joint for joint, name in enumerate(SMPL24) if joint and not name.endswith(("foot", "hand"))]
 SEEN_ROWS = rows(DETECTED23, JOINTS49)
 
-# a person is like another one where these joints are alike
+# what is seen of an arm or a leg is as of somebody whose limb and trunk lie alike
 _LIMBS = rows(LIMBS, SPIN24)
-_COMPARED = 2000  # people, drawn at random, of whom the most similar one is taken
-_SEVERITY = (0.8, 0.25)  # of the errors in video over those in single pictures: median, deviation of the logarithm
+_COMPARED = 3000  # people, drawn at random, of whom the most similar one is taken
+# each part's rows in DETECTED23, and what is compared: rows in LIMBS
+_TRUNK = [f"{side} {part}" for side in ("Right", "Left") for part in ("Hip", "Shoulder")]
+_ARM, _LEG = ("Elbow", "Wrist"), ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")
+PARTS = [
+    (
+        rows([f"OP {side[0]}{part}" for part in parts], DETECTED23),
+        rows([*_TRUNK, *(f"{side} {part}" for part in parts[:2])], LIMBS),
+    )
+    for side in ("Right", "Left")
+    for parts in (_ARM, _LEG)
+]
+PARTS.append(([row for row, name in enumerate(DETECTED23) if not name.endswith((*_ARM, *_LEG))], rows(_TRUNK, LIMBS)))
+_SEVERITY = 0.2  # deviation of the logarithm of the errors' size
 _OFFSET = 0.012  # m, deviation of where another detector, or another person, has a joint
 _JITTER = 0.006  # m
-_ASTRAY, _FARTHEST = 0.06, 1.0  # m, median error of a person who is not used, largest error of a joint
+_ASTRAY, _FARTHEST = 0.12, 1.0  # m, median error of a person who is not used, largest error of a joint
 # which joints a detector lacks, and how often it is this one: MediaPipe, OpenPose, COCO's
 _MEDIAPIPE_SHARE = 0.55
 _OTHERS = ((0.3, ()), (0.15, ("SmallToe", "BigToe", "Heel")))
 _LEAST_CONFIDENCE = (0.02, 0.5)  # from which, lowest to highest, the others say that they found a joint
 CUT_SHARE = 0.06  # of the pictures end at a part of the person, of which nothing is guessed
-LOST_SHARE = 0.01  # of each arm, leg and face
+LOST_SHARE = 0.02  # of each arm, leg and face
 # what is taken for that of the other side, and how often: everything, legs, arms, face
 EXCHANGED = (
     (0.005, ("",)),
@@ -195,10 +207,10 @@ class Mistakes(NamedTuple):
 
 
 class Detector:
-    """A detector that errs as one did on the most similar of the people it was tried on.
+    """A detector that errs, on each arm and leg, as one did on the most similar of the people it was tried on.
 
-    What is hard for it, hidden arms, a back, a foot that points at the camera, and what goes wrong together, is so in
-    the samples too, and its confidence says as much about its errors.
+    What is hard for it, a hidden arm, a back, a foot that points at the camera, is so in the samples too; the joints of
+    a limb go wrong together; and its confidence says as much about its errors.
 
     Args:
         mistakes: of MediaPipe
@@ -234,12 +246,15 @@ class Detector:
         A metre is `metre` (B,23 or 1,1) long there.
         """
         size, limbs = len(places), limbs_of(joints)
-        compared = draw.among(len(self.mistakes.limbs), _COMPARED)
-        distance = torch.cdist(limbs.flatten(1), self.mistakes.limbs[compared].flatten(1))
-        similar = compared[distance.argmin(1)]
-        away, confidence = self.mistakes.away[similar], self.mistakes.confidence[similar]
+        away, confidence = torch.zeros(size, 23, 2), torch.zeros(size, 23)
+        for seen, compared in PARTS:
+            among = draw.among(len(self.mistakes.limbs), _COMPARED)
+            known = self.mistakes.limbs[among][:, compared].flatten(1)
+            similar = among[torch.cdist(limbs[:, compared].flatten(1), known).argmin(1)]
+            away[:, seen] = self.mistakes.away[similar][:, seen]
+            confidence[:, seen] = self.mistakes.confidence[similar][:, seen]
         away, confidence = self._another(draw, away, confidence)
-        severity = _SEVERITY[0] * torch.exp(_SEVERITY[1] * draw.normal(size, 1, 1))
+        severity = torch.exp(_SEVERITY * draw.normal(size, 1, 1))
         places = places + metre * (severity * away + _JITTER * draw.normal(size, 23, 2))
         confidence = confidence * ~(_lost(draw, size) | _cut(draw, places))
         return _exchanged(draw, torch.cat([places, confidence[..., None]], dim=-1))

@@ -206,7 +206,7 @@ def test_every_seed_has_streams_of_its_own_that_are_rendered_before(name, monkey
     monkeypatch.setattr(ablation.config, "SYNTHETIC_ROOT", tmp_path / "synthetic")
     table = TABLES[name]
     runs = ablation.runs_of(name, table, (0, 1))
-    assert asked == [(tmp_path / "synthetic", 0), (tmp_path / "synthetic-1", 1)]
+    assert asked == [(tmp_path / "synthetic-0", 0), (tmp_path / "synthetic-1", 1)]
     assert len(runs) == len({run.folder for run in runs}) == 2 * len(table.rows) * max(len(table.clips), 1)
     assert {run.root for run in runs} == {root for root, _ in asked}
     for run in runs:

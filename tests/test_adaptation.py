@@ -197,6 +197,14 @@ def test_adapting_to_a_frame_brings_its_joints_nearer_and_frame_after_frame_near
     assert distances[-1] < 0.7 * distances[0]
 
 
+@pytest.mark.parametrize("second_order", ["exact", "fd"])
+def test_a_finite_difference_gives_what_differentiating_through_the_probe_gives(setting, second_order):
+    """The toy has no kinks; its derivatives by autograd, written out by hand, are those of either way."""
+    options = boa.Options(second_order=second_order, metalr=1e-2, lr=1e-3, prev_n=1)
+    frame, source, before = sample(1), sample(2), sample(3)
+    compare_with_plain(setting, options, frame, source, before, ([0], before))
+
+
 def test_first_and_second_order_differ(setting):
     model, body, prior = setting
     gradients = []

@@ -124,10 +124,9 @@ def mistakes_of(views: Views, away: torch.Tensor | float = 0.0, confidence: torc
 @pytest.fixture
 def faultless(monkeypatch) -> None:
     """Nothing is wrong but what was measured, and every detector has MediaPipe's joints."""
-    for name in ("_OFFSET", "_JITTER", "CUT_SHARE", "LOST_SHARE", "NOBODY_SHARE"):
+    for name in ("_SEVERITY", "_OFFSET", "_JITTER", "CUT_SHARE", "LOST_SHARE", "NOBODY_SHARE"):
         monkeypatch.setattr(detections, name, 0.0)
     monkeypatch.setattr(detections, "_MEDIAPIPE_SHARE", 1.0)
-    monkeypatch.setattr(detections, "_SEVERITY", (1.0, 0.0))
     monkeypatch.setattr(detections, "EXCHANGED", ())
 
 
@@ -151,14 +150,14 @@ def test_people_are_seen_as_those_that_they_resemble_were(views, faultless):
     found = detector(Draw(1), views)
     own = (found[..., 2] - confidence).abs().amax(1) < 1e-6
     # of those to compare with, drawn at random, some lack the person
-    assert own.float().mean() > 0.85
+    assert own.float().mean() > 0.8
     torch.testing.assert_close(in_metres(found, views)[own], away[own], atol=1e-5, rtol=0)
     flip = torch.tensor([-1.0, 1.0, 1.0])
     reflected = views._replace(in_camera=views.in_camera[:, flip_permutation(JOINTS49)] * flip)
     sides = flip_permutation(DETECTED23)
     found = detector(Draw(1), reflected)
     own = (found[..., 2] - confidence[:, sides]).abs().amax(1) < 1e-6
-    assert own.float().mean() > 0.85
+    assert own.float().mean() > 0.8
     torch.testing.assert_close(in_metres(found, reflected)[own], (away[:, sides] * flip[:2])[own], atol=1e-5, rtol=0)
 
 
@@ -244,4 +243,4 @@ def test_in_a_picture_joints_outside_are_not_found_and_now_and_then_nobody(views
     seen = found[:, nose, 2] > 0
     away = (found[seen, nose, :2] - keypoints[seen, nose, :2]).norm(dim=-1)
     # 0.05 m in both directions, in a picture where a metre is 0.4 long
-    assert away.median() == pytest.approx(0.4 * 0.05 * 2**0.5 * detections._SEVERITY[0], rel=0.15)
+    assert away.median() == pytest.approx(0.4 * 0.05 * 2**0.5, rel=0.15)

@@ -13,6 +13,7 @@ from models.learner import Learner
 from models.prior import PosePrior
 from streams import DEMO_ASSETS
 from utils import losses
+from utils.device import set_up_gpus
 from utils.joints import SPIN
 from utils.structures import Frame
 
@@ -99,6 +100,13 @@ def one_step(parts, device: str) -> tuple[dict[str, torch.Tensor], list[torch.Te
     learner.history.recall(before)
     terms = boa.adapt(frame, source, learner)
     return terms, [weight.grad for weight in model.parameters()], learner.predict(frame).joints
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_gpu_rounds_to_tf32_where_that_is_wanted_only(tf32):
+    set_up_gpus(tf32)
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+    set_up_gpus(tf32=False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -2,6 +2,8 @@
 
 import shutil
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -49,12 +51,27 @@ def test_an_image_of_another_size_than_its_sequence_is_an_error(command):
         command("x", "--method", "frozen")
 
 
-def test_boxes_outside_of_their_image_are_counted(command):
+@contextmanager
+def changed_annotations(command) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of a converted sequence, which are written back at the end."""
     file = command.world.stream.target.annotations / "downtown_cafe_00.npz"
     with np.load(file) as old:
         arrays = {name: old[name] for name in old.files}
-    arrays["center"][1] = [-900, 100]
+    yield arrays
     np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize("name", ["pose", "shape", "smpl_j2d", "scale"])
+def test_an_annotation_that_is_not_finite_is_an_error(command, name):
+    with changed_annotations(command) as arrays:
+        arrays[name].flat[-1] = np.nan
+    with pytest.raises(UserError, match=r" of imageFiles/downtown_cafe_00/image_\d+.jpg is not finite"):
+        command("x", "--method", "frozen")
+
+
+def test_boxes_outside_of_their_image_are_counted(command):
+    with changed_annotations(command) as arrays:
+        arrays["center"][1] = [-900, 100]
     folder = command("x", "--method", "frozen")
     assert toys.read_summary(folder)["guards"]["crops_outside"] == 1
     assert "frames whose box is outside of the image: 1" in (folder / "performance.txt").read_text()

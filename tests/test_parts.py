@@ -149,7 +149,6 @@ def test_workers_without_parts_are_refused(command):
 
 @pytest.mark.slow
 def test_serial_workers_and_jobs_leave_the_same_files(own_world, monkeypatch, tmp_path):
-    pytest.importorskip("submitit", reason="jobs need the extra `cluster`")
     monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream)
     monkeypatch.setattr(parts, "PROGRAM", [parts.PROGRAM[0], str(TESTS / "scripts" / "tiny_boa.py")])
     paths = [str(PROJECT), str(TESTS), os.environ.get("PYTHONPATH", "")]

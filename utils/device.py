@@ -33,9 +33,10 @@ def _available() -> str:
     return f"it can be cpu or {gpus} here" if gpus else "PyTorch finds no GPU here; use --device cpu"
 
 
-def be_deterministic() -> None:
-    """Let a GPU take the algorithms that give the same numbers each time."""
+def set_up_gpus(tf32: bool) -> None:
+    """Let GPUs take the algorithms that give the same numbers each time, and round as `--tf32` says."""
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def has_screen() -> bool:

@@ -19,7 +19,7 @@ _ON_DEVICE = ("image", "keypoints_2d", "joints_3d", "pose", "betas", "betas_neut
 
 def to_device(batch: Frame, device: torch.device) -> Frame:
     """The batch with what is computed with on the device."""
-    return {name: value.to(device) if name in _ON_DEVICE else value for name, value in batch.items()}
+    return {name: value.to(device, non_blocking=True) if name in _ON_DEVICE else value for name, value in batch.items()}
 
 
 def next_source(source: Iterator[Source] | None, device: torch.device) -> Source | None:

@@ -1,6 +1,7 @@
-"""Milliseconds per frame of the MPI-INF-3DHP converter, beside those of decoding each image. `make benchmark` runs it.
+"""Milliseconds per frame of the converters of 3DPW and MPI-INF-3DHP. `make benchmark` runs it.
 
-The images have the test set's size and are made on the spot: smooth colours with noise, as a camera's.
+The second one's stand beside those of decoding each image, of the test set's size. All is made on the spot: a body with
+the size of SMPL, 1,000 person-frames, images of smooth colours with noise as a camera's.
 """
 
 import shutil
@@ -14,14 +15,30 @@ import h5py
 import numpy as np
 
 PROJECT = Path(__file__).parents[1]
-sys.path.insert(0, str(PROJECT))
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-from utils.data_preprocess import mpi_inf_3dhp  # noqa: E402
+import toys  # noqa: E402
+
+import streams  # noqa: E402
+from models.smpl import load_bodies  # noqa: E402
+from utils.data_preprocess import mpi_inf_3dhp, pw3d  # noqa: E402
 from utils.image import read_rgb  # noqa: E402
 
 _FRAMES = 100  # of each sequence
 _SIDE = 2048  # px
 _RUNS = 3
+_PERSON_FRAMES = 1000
+
+
+def time_3dpw(folder: Path) -> float:
+    """Seconds per person-frame of the 3DPW converter, from the raw pickle to the npz."""
+    toys.write_3dpw(folder, {"downtown_bar_00": "mf"}, frames=_PERSON_FRAMES // 2)
+    assets = streams.DEMO_ASSETS
+    bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("male", "female"))
+    bodies = {gender: body.joints_only() for gender, body in bodies.items()}
+    start = time.perf_counter()
+    pw3d.convert(folder, folder / "out", bodies)
+    return (time.perf_counter() - start) / _PERSON_FRAMES
 
 
 def write_test_set(root: Path) -> list[Path]:
@@ -47,6 +64,8 @@ def write_test_set(root: Path) -> list[Path]:
 
 def main() -> None:
     """Print one line a figure."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"3DPW converter: {1000 * time_3dpw(Path(folder)):.2f} ms per person-frame")
     with tempfile.TemporaryDirectory() as folder:
         images = write_test_set(Path(folder))
         converting = []
