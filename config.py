@@ -20,6 +20,7 @@ PW3D_ROOT = _path("PW3D_ROOT", DATA / "3DPW")
 MPI_INF_3DHP_ROOT = _path("MPI_INF_3DHP_ROOT", DATA / "MPI_INF_3DHP")
 H36M_ROOT = _path("H36M_ROOT", DATA / "H36M")
 H36M_MOSH_ROOT = _path("H36M_MOSH_ROOT", DATA / "neutrMosh" / "neutrSMPL_H3.6")
+MULTIVIEW_ROOT = _path("MULTIVIEW_ROOT", DATA / "multiview")  # Pose2Sim's wheels, packed or unpacked
 MOCAP_ROOT = _path("MOCAP_ROOT", DATA / "mocap")  # motion capture, a folder of BVH files
 
 # what process_data.py makes of them

@@ -107,7 +107,9 @@ class RunOptions:
     list_people: bool = option(False, "only write an image of who is there, with numbers", only=FOOTAGE)
     start: float = option(0.0, "seconds of the video at which to begin", least=0, only=FOOTAGE)
     stop: float = option(0.0, "seconds of the video at which to stop; 0: its end", least=0, only=FOOTAGE)
-    smooth: bool = option(False, "smooth the output over time; what was predicted is saved too", only=FOOTAGE)
+    smooth: bool = option(
+        True, "smooth predictions.npz and animations over time, beside what was predicted", only=FOOTAGE
+    )
     export: str = option(
         "none", "an animated file beside the video", choices=("none", "glb", "bvh", "both"), only=FOOTAGE
     )
@@ -143,11 +145,11 @@ def several_clips(video: str) -> list[Path]:
 def learning_rates(options: RunOptions) -> Mapping[str, float]:
     """The default learning rates of what the options choose, where they are not the paper's; none when frozen."""
     if options.video:
-        return streams.FOOTAGE_LEARNING_RATES
+        return streams.footage_defaults(options.model_file)
     return streams.STREAMS[options.dataset_name].learning_rates
 
 
 def other_defaults() -> dict[str, Mapping[str, float]]:
     """Where defaults are not the paper's -> these."""
     others = {name: stream.learning_rates for name, stream in streams.STREAMS.items() if stream.learning_rates}
-    return {**others, FOOTAGE: streams.FOOTAGE_LEARNING_RATES}
+    return {**others, FOOTAGE: streams.footage_defaults("")}

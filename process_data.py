@@ -10,6 +10,7 @@ python process_data.py --dataset h36m --split valid     # Human3.6M, protocols 1
 python process_data.py --dataset bank                   # which images of that source look alike, for boa.py --retrieval
 python process_data.py --dataset synthetic              # the free benchmark: renders source and streams
 python process_data.py --dataset wild                   # like footage: renders a labelled source and a stream
+python process_data.py --dataset multiview              # real people with 3D truth, to report on
 python process_data.py --dataset mocap                  # motion capture, BVH files -> poses for pretrain.py
 python process_data.py --dataset detector               # what MediaPipe makes of rendered people, for pretrain.py
 python process_data.py --dataset detections --seed 401  # rendered footage as MediaPipe sees it, for pretrain.py
@@ -27,7 +28,7 @@ Exit code: 0 everything is converted; 3 it is, but for what was named; 2 it is n
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,13 +38,15 @@ import config
 import streams
 from datasets import retrieval
 from footage.detections import detect, try_out
+from footage.people import Footage
+from footage.video import Video
 from models.hmr import load_hmr
 from models.smpl import load_bodies
 from synthetic import stream
 from synthetic.poses import training_poses
 from synthetic.wild import people_of
 from tools.build_body import body_model
-from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, pw3d, smpl_model
+from utils.data_preprocess import h36m, mocap, mpi_inf_3dhp, multiview, pw3d, smpl_model
 from utils.data_preprocess.conversion import Settings
 from utils.device import choose_device
 from utils.errors import run_command
@@ -118,6 +121,23 @@ def render_wild(options: argparse.Namespace) -> None:
     stream.build(config.SYNTHETIC_ROOT, config.DEMO, "wild", options.seed)
 
 
+def convert_multiview(options: argparse.Namespace) -> list[str]:
+    recording = streams.MULTIVIEW
+    return multiview.convert(
+        recording.images, recording.annotations, follow, options.keypoints, settings=_settings(options)
+    )
+
+
+def follow(video: Path, keypoints: str) -> Iterator[multiview.Followed]:
+    """Go through a video after one person, as boa.py --video does."""
+    for frame in Footage(Video(str(video)), keypoints).prepared():
+        followed = multiview.Followed(int(frame["index"]), frame["rgb"][0].numpy())
+        if "keypoints_px" in frame and not frame["bridged"]:
+            place = (frame["keypoints_px"][0].numpy(), frame["center"][0].numpy(), float(frame["scale"]))
+            followed = multiview.Followed(*followed[:2], *place)
+        yield followed
+
+
 def convert_mocap(options: argparse.Namespace) -> list[str]:
     return mocap.convert(config.MOCAP_ROOT, config.MOCAP_POSES, config.DEMO / "smpl" / "SMPL_NEUTRAL.npz")
 
@@ -169,6 +189,7 @@ CONVERTERS = {
     "smpl": Converter(convert_smpl),
     "synthetic": Converter(render_synthetic, ("seed",)),
     "wild": Converter(render_wild, ("seed",)),
+    "multiview": Converter(convert_multiview, ("keypoints", *_BY_SEQUENCE)),
     "mocap": Converter(convert_mocap),
     "detector": Converter(try_detector, ("seed",)),
     "detections": Converter(render_detections, ("seed",)),
@@ -199,6 +220,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "paper_compat",
         "repeat the published code's slips, to compare numbers with it; of 3dhp only train has any",
         action="store_true",
+    )
+    add(
+        "keypoints",
+        "2D joints: mediapipe, openpose for the recording's own, or a folder with those of each camera",
+        default="mediapipe",
     )
     add("seed", "of what is rendered", type=int, default=0)
     add("model_file", "the base model; default: data/basemodel.pt", default="")

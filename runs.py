@@ -25,7 +25,7 @@ from utils.device import choose_device, set_up_gpus
 from utils.errors import UserError
 from utils.evaluation import FootageScorer, Scored, Scorer
 from utils.files import load_npy
-from utils.joints import H36M17, SPIN
+from utils.joints import H36M17
 from utils.loop import Batches
 from utils.provenance import provenance
 from utils.results import BenchmarkResults, Results
@@ -98,7 +98,7 @@ def _open_benchmark(options: Options, with_source: bool) -> Run:
         model=model,
         body=bodies["neutral"],
         prior=prior,
-        joints=SPIN,
+        joints=stream.joints,
         step=options.stride,
         score=Scorer(score, frames.step, options.paper_compat),
         results=BenchmarkResults(run, len(frames), options.save_predictions, keep_rows=bool(options.sequence)),
@@ -140,11 +140,26 @@ def open_samples(stream: streams.Stream, with_source: bool) -> CroppedFrames | N
 
 def chosen_frames(options: RunOptions) -> tuple[CroppedFrames, list[str]]:
     """The frames of a data set that the options choose, and the sequences of its protocol that are not there."""
-    frames, missing = streams.STREAMS[options.dataset_name].open()
+    stream = streams.STREAMS[options.dataset_name]
+    frames, missing = stream.open()
     if options.keypoint_noise:
         frames = with_noise(frames, options.keypoint_noise, options.seed)
+    if stream.detected_at:
+        frames = _straightened(frames, stream, options)
     frames = frames.part(options.stride, options.max_frames)
     return (frames.only(options.sequence) if options.sequence else frames), missing
+
+
+def _straightened(frames: CroppedFrames, stream: streams.Stream, options: RunOptions) -> CroppedFrames:
+    """The same frames with left and right put straight over time, and what was done to each."""
+    from footage.left_right import sight_of, straightened
+
+    body = _bodies(stream.assets, ("neutral",), torch.device("cpu"))["neutral"]
+    misfit = sight_of(_base_model(options, stream.assets, torch.device("cpu")), body.joints_only())
+    kept = straightened(frames.columns["keypoints_2d"], frames.columns["sequence"].tolist(), stream.detected_at, misfit)
+    frames = frames.replacing("keypoints_2d", np.stack([one.joints for one in kept]))
+    frames = frames.replacing("exchanged", np.array([", ".join(one.exchanged) for one in kept]))
+    return frames.replacing("dropped", np.array([one.dropped for one in kept]))
 
 
 def open_frames(
@@ -169,6 +184,7 @@ def open_frames(
 def _open_footage(options: Options, with_source: bool) -> Run:
     """One's own video, scored by its 2D joints against the model as it is now."""
     # drawing, decoding and detecting, which only footage needs, take long to load
+    from footage.left_right import sight_of
     from footage.overlay import OverlayVideo
     from footage.poses import PosesFile
     from footage.results import FootageResults
@@ -185,7 +201,9 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     recording = footage_recording(assets)
     samples = open_footage_source(assets) if with_source else None
     source = samples and labelled_source(options, recording, samples, model)
-    frozen = functools.partial(predict, copy.deepcopy(model).requires_grad_(False), body.joints_only())
+    base, joints_body = copy.deepcopy(model).requires_grad_(False), body.joints_only()
+    footage.misfit = sight_of(base, joints_body)
+    frozen = functools.partial(predict, base, joints_body)
     if is_camera and options.resume:
         raise UserError(f"--resume: what camera {options.video} saw is gone; begin another run")
     given = {} if is_camera else {"video": Path(options.video)}
@@ -200,7 +218,7 @@ def _open_footage(options: Options, with_source: bool) -> Run:
 
     def frames_after(passes: int, taken: int) -> Iterator[Frame]:
         """The results speak of the footage of the last pass."""
-        shown = footage if passes == options.passes - 1 else open_footage(options)
+        shown = footage if passes == options.passes - 1 else open_footage(options, footage.misfit)
         if not is_camera:
             shown.remember(open_states(run.folder) / "detections", goes_on=passes > 0 or has_state(run.folder))
         again = len(overlay.recent)
@@ -228,13 +246,13 @@ def _inputs(options: RunOptions, assets: streams.Assets, **more: Path) -> dict[s
     return {**assets._asdict(), "base_model": Path(options.model_file or assets.base_model), **bank, **more}
 
 
-def open_footage(options: RunOptions) -> "Footage":  # noqa: F821, loaded below
-    """`--video` with its 2D joints."""
+def open_footage(options: RunOptions, misfit: "Misfit | None" = None) -> "Footage":  # noqa: F821, loaded below
+    """`--video` with its 2D joints, whose left and right a network has its say in."""
     from footage.people import Footage
     from footage.video import Video
 
     video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
-    return Footage(video, options.keypoints, options.person, options.first_frame)
+    return Footage(video, options.keypoints, options.person, options.first_frame, misfit)
 
 
 def labelled_source(

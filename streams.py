@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
-from datasets import h36m, mpi_inf_3dhp, pw3d
+from datasets import h36m, mpi_inf_3dhp, multiview, pw3d
 from datasets.base import CroppedFrames
-from utils.evaluation import Scored, score_3dhp, score_3dpw, score_3dpw_ph, score_h36m
+from utils.evaluation import Scored, score_3dhp, score_3dpw, score_3dpw_ph, score_h36m, score_multiview
+from utils.joints import SPIN
 
 log = logging.getLogger("boa")
 
@@ -56,6 +57,8 @@ class Stream(NamedTuple):
         protocol: its name in the results
         target, source: what is adapted to, and the labelled source
         learning_rates: those of boa.py's options that are not the paper's here
+        joints: those of the 49 that the 2D losses see; a detector has OpenPose's, too
+        detected_at: frames/s, where the 2D joints are a detector's, which may exchange left and right; 0: they are not
     """
 
     reader: Callable[[Path, Path, str], tuple[CroppedFrames, list[str]]]
@@ -65,6 +68,8 @@ class Stream(NamedTuple):
     source: Recording
     assets: Assets
     learning_rates: Mapping[str, float] = {}
+    joints: slice = SPIN
+    detected_at: float = 0.0
 
     def open(self) -> tuple[CroppedFrames, list[str]]:
         """Raises UserError when the files are missing, damaged or empty."""
@@ -108,6 +113,8 @@ HP3D_TRAIN = HP3D._replace(
     annotations=_EXTRAS / "mpi_inf_3dhp_train.npz", made_by="python process_data.py --dataset 3dhp --split train"
 )
 
+MULTIVIEW = Recording(config.MULTIVIEW_ROOT, _EXTRAS / "multiview.npz", "python process_data.py --dataset multiview")
+
 # the free benchmark and footage: body and networks come with the repository, images are rendered from seeds
 _SPIN_DATA = config.DEMO / "spin_data"
 DEMO_ASSETS = Assets(
@@ -118,7 +125,8 @@ DEMO_ASSETS = Assets(
     _SPIN_DATA / "gmm_08.pkl",
     config.DEMO / "basemodel.pt",
 )
-FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "footage.pt")
+FOOTAGE_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "joints.pt")
+WILD_ASSETS = DEMO_ASSETS._replace(base_model=config.DEMO / "footage.pt")  # a network of images
 
 
 def _rendered(split: str, dataset: str, annotations: str = "3dpw_vid") -> Recording:
@@ -132,7 +140,10 @@ WILD = _rendered("wild-source", "wild", "h36m_train.npz")
 # of the smallest acceleration error on the validation stream (`make rates`)
 SYNTHETIC_LEARNING_RATES = {"lr": 3e-5, "metalr": 8e-5}
 # of the smallest 2D error on rendered footage (`make wild-rates footage-rates`)
-FOOTAGE_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
+WILD_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
+# a network that is given the joints keeps the paper's learning rates: larger ones lose the body in long clips, and it
+# has no need of a labelled source (docs/footage.md)
+FOOTAGE_DEFAULTS = {"labelloss_weight": 0.0}
 
 
 def _street(split: str) -> Stream:
@@ -165,10 +176,27 @@ STREAMS = {
         "rendered footage (14 joints)",
         _rendered("wild", "wild"),
         WILD,
+        WILD_ASSETS,
+        WILD_LEARNING_RATES,
+    ),
+    "multiview": Stream(
+        multiview.open_stream,
+        score_multiview,
+        "Pose2Sim's demo (12 joints of the limbs)",
+        MULTIVIEW,
+        WILD,
         FOOTAGE_ASSETS,
-        FOOTAGE_LEARNING_RATES,
+        FOOTAGE_DEFAULTS,
+        joints=slice(None),
+        detected_at=60.0,
     ),
 }
+
+
+def footage_defaults(model_file: str) -> Mapping[str, float]:
+    """Options of boa.py that are not the paper's for `--video`: of the free network of joints, or of one of images."""
+    is_free = not model_file and missing_for_footage("")
+    return FOOTAGE_DEFAULTS if is_free else WILD_LEARNING_RATES
 
 
 def missing_for_footage(model_file: str) -> list[Path]:

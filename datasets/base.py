@@ -23,6 +23,7 @@ _FILE_SHAPES = {
     "keypoints": (len(JOINTS49), 3),
     "part": (len(SPIN24), 3),
     "S": (len(SPIN24), 4),
+    "ray": (3,),
     "pose": (72,),
     "shape": (10,),
     "shape_neutral": (10,),
@@ -36,12 +37,13 @@ _SHAPES = {
     "scale": (),
     "keypoints_2d": (len(JOINTS49), 3),
     "joints_3d": (len(SPIN24), 4),
+    "ray": (3,),
     "pose": (72,),
     "betas": (10,),
     "betas_neutral": (10,),
 }
 _NUMBERS = ("joints_3d", "pose", "betas", "betas_neutral")
-_NAMES = ("imgname", "sequence", "activity")
+_NAMES = ("imgname", "sequence", "activity", "exchanged")
 _SIDES = (1.0, 8192.0)  # px, of a box; the patch that is cut out of the image takes 12 bytes per px
 _FARTHEST = 1e6  # px, from the image to the centre of a box
 

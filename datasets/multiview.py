@@ -8,7 +8,7 @@ import numpy as np
 from datasets.base import CroppedFrames, read_columns
 from utils.image import BOX_UNIT, Crop
 
-_KEYS = ("imgname", "center", "scale", "keypoints", "S")
+_KEYS = ("imgname", "center", "scale", "keypoints", "S", "ray")
 
 
 def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFrames, list[str]]:
@@ -24,6 +24,7 @@ def open_stream(images: Path, annotations: Path, remedy: str) -> tuple[CroppedFr
         "scale": raw["scale"],
         "keypoints_2d": raw["keypoints"],
         "joints_3d": raw["S"],
+        "ray": raw["ray"],
         "sequence": sequences,
         "person": np.zeros(len(sequences), np.int64),
     }
@@ -36,13 +37,13 @@ class DetectedFrames(CroppedFrames):
     A frame has, too, `keypoints_px` (49,3) in the image, and `center` (2,) px and `scale` of what was cut out.
     """
 
-    def crop(self, index: int) -> dict[str, Any]:
+    def labels(self, index: int) -> dict[str, Any]:
         """As of CroppedFrames, with what is told above."""
         keypoints, center, scale = (self.columns[name][index] for name in ("keypoints_2d", "center", "scale"))
         crop = Crop(center, scale)
         low, high = crop.corners
         return {
-            **super().crop(index),
+            **super().labels(index),
             "keypoints_2d": crop.exact_points(keypoints),
             "keypoints_px": keypoints.astype(np.float32),
             "center": (low + high) / 2,

@@ -4,7 +4,8 @@ Nothing is kept but the frames of the start, in which it is decided whom to foll
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from PIL import Image
 
 from footage.detector import MIN_JOINTS, Detector, is_person, stack
 from footage.keypoints import KeypointFiles
+from footage.left_right import Kept, Misfit, SidesKept, as_it_is
 from footage.mediapipe import MediaPipe
 from footage.remembered import RememberedDetector
 from footage.sources import VideoFrame
@@ -32,6 +34,7 @@ from utils.structures import Frame
 START_FRAMES = 10  # in which it is decided whom to follow
 LONGEST_GAP = 10  # frames without the person that are bridged
 SMALLEST_BOX = 4.0  # px, side of a person who can be followed
+NOBODY = np.zeros((len(JOINTS49), 3))
 _LARGEST_PATCH = 4096  # px, side of what is cut out of an image; larger boxes are cut out of a smaller copy
 
 
@@ -52,6 +55,7 @@ class Footage:
         keypoints: `mediapipe`, or the file or folder of OpenPose or AlphaPose
         person: the number of whom to follow, as `list_people` shows it; 0: the largest and most central at the start
         first_frame: number of the frame, from 0, that the first entry of keypoint files is of; -1: find it
+        misfit: what a network says of left and right (footage.left_right); None: none is asked
 
     Attributes:
         rate: frames/s; name: of the video
@@ -60,8 +64,10 @@ class Footage:
         UserError: see `open_detector`
     """
 
-    def __init__(self, video: Video, keypoints: str, person: int = 0, first_frame: int = -1) -> None:
-        self.video, self.person = video, person
+    def __init__(
+        self, video: Video, keypoints: str, person: int = 0, first_frame: int = -1, misfit: Misfit | None = None
+    ) -> None:
+        self.video, self.person, self.misfit = video, person, misfit
         self.detector = open_detector(keypoints, video, first_frame)
         self.keypoints = keypoints
         self.rate, self.name = video.rate, video.name
@@ -84,7 +90,8 @@ class Footage:
 
         `image` (1,3,224,224) normalised, `keypoints_2d` (1,49,3) in [-1,1] with confidence, `center` (1,2) px and
         `scale` (1,) of the crop, `keypoints_px` (1,49,3), `bridged` (1,) bool: the person is not seen, only where they
-        were before and after. Where they are not there these are absent, and there are only `rgb` (1,H,W,3) uint8,
+        were before and after; `exchanged` and `dropped` (1,) say what was made of the joints. Where they are not there
+        these are absent, and there are only `rgb` (1,H,W,3) uint8,
         `index` (1,), `time` (1,) s, `imgname`, `sequence` and `person` (1,).
 
         Raises UserError for a damaged video or file, and when nobody was followed to the end.
@@ -103,7 +110,9 @@ class Footage:
     def prepared(self, first: int = 0) -> Iterator[Frame]:
         """The same from number `first` on, each one prepared when it is asked for."""
         steady, is_followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
-        for number, followed in enumerate(bridge(follow(self.video, self.detector, self.person, seen))):
+        people = follow(self.video, self.detector, self.person, seen)
+        straighten = partial(SidesKept(self.rate), misfit=self.misfit)
+        for number, followed in enumerate(bridge(people, straighten)):
             batch = self._batch(followed.frame)
             if followed.person is None:
                 steady = SteadyBox()  # whoever comes back need not be where they were
@@ -140,13 +149,15 @@ class Footage:
 class Followed(NamedTuple):
     """A frame with the person (49,3) px and their box (3,), both None where they are not there.
 
-    `bridged`: they are not seen, only where they were before and after.
+    `bridged`: they are not seen, only where they were before and after; `exchanged`, `dropped`: as of Kept.
     """
 
     frame: VideoFrame
     person: np.ndarray | None
     box: np.ndarray | None
     bridged: bool = False
+    exchanged: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 def _cropped(followed: Followed, box: np.ndarray) -> Frame:
@@ -161,6 +172,8 @@ def _cropped(followed: Followed, box: np.ndarray) -> Frame:
         "scale": torch.tensor([(high - low).mean() / BOX_UNIT], dtype=torch.float64),
         "keypoints_px": torch.from_numpy(followed.person.astype(np.float32)[None]),
         "bridged": torch.tensor([followed.bridged]),
+        "exchanged": [", ".join(followed.exchanged)],
+        "dropped": torch.tensor([followed.dropped]),
     }
 
 
@@ -214,14 +227,19 @@ def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.nda
     return stack(sorted(people, key=lambda person: -prominence(person, frame.rgb.shape[:2])))
 
 
-def bridge(followed: Iterable[tuple[VideoFrame, np.ndarray | None]]) -> Iterator[Followed]:
+def bridge(
+    followed: Iterable[tuple[VideoFrame, np.ndarray | None]], straighten: Callable[[np.ndarray], Kept] = as_it_is
+) -> Iterator[Followed]:
     """Fill short gaps.
 
-    Interpolated joints have confidence 0, so that nothing is adapted to them. A long gap, and one before the person
-    comes or after they have gone, stays: person and box are None.
+    A long gap, and one before the person comes or after they have gone, stays: person and box are None.
+
+    Args:
+        straighten: puts left and right of a person (49,3) straight, all 0 where they are not seen
     """
     before, gap = None, []
     for frame, person in followed:
+        kept = straighten(NOBODY if person is None else person)
         if person is None:
             gap.append(frame)
             if before is None or len(gap) > LONGEST_GAP:
@@ -229,14 +247,14 @@ def bridge(followed: Iterable[tuple[VideoFrame, np.ndarray | None]]) -> Iterator
                 yield from (Followed(missed, None, None) for missed in gap)
                 gap = []
             continue
-        after = (person, box_of(person))
+        after = (kept.joints, box_of(person))
         for step, missed in enumerate(gap, start=1):
             fraction = step / (len(gap) + 1)
             between = [(1 - fraction) * old + fraction * new for old, new in zip(before, after, strict=True)]
-            between[0][:, 2] = 0
+            between[0][:, 2] = np.minimum(before[0][:, 2], kept.joints[:, 2])
             yield Followed(missed, *between, bridged=True)
         gap, before = [], after
-        yield Followed(frame, *after)
+        yield Followed(frame, *after, exchanged=kept.exchanged, dropped=kept.dropped)
     yield from (Followed(missed, None, None) for missed in gap)
 
 

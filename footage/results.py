@@ -25,7 +25,7 @@ from utils.structures import Frame, Prediction
 
 log = logging.getLogger("boa")
 
-_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "jump")
+_LABELS = ("index", "time_s", "image", "person", "seen", "adapted", "exchanged", "dropped", "jump")
 _COLUMNS = {
     "frozen_px": "frozen_px",
     "frozen_share": "frozen_share_of_box",
@@ -69,11 +69,11 @@ class FootageResults:
         labels: Row = {"index": int(frame["index"]), "time_s": float(frame["time"])}
         if prediction is None:
             self.run.add({**labels, "seen": MISSING}, {}, adapted=False)
-            self.poses.skip()
             self.overlay.add(rgb, None)
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
         labels |= {"seen": BRIDGED if frame["bridged"] else SEEN, "adapted": "yes" if adapted[0] else "no"}
+        labels |= {"exchanged": frame["exchanged"][0], "dropped": int(frame["dropped"])}
         labels["jump"] = frame.get("jump", [""])[0]
         if not frame["bridged"]:
             self.sums = {name: total + scores[0][name] for name, total in self.sums.items()}
@@ -82,7 +82,7 @@ class FootageResults:
         self.run.add(labels, {**scores[0], **of_dynamic_steps(terms)}, adapted[0])
         center, side = frame["center"][0].numpy().astype(np.float64), BOX_UNIT * float(frame["scale"])
         prediction = prediction.on_host()
-        self.poses.add(prediction, center, side, rgb.shape[:2], float(frame["time"]))
+        self.poses.add(prediction, center, side, rgb.shape[:2])
         self.overlay.add(rgb, Drawn(prediction.vertices[0].numpy(), prediction.cam[0].numpy(), center, side))
 
     def running(self) -> dict[str, str]:

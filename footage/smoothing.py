@@ -1,77 +1,29 @@
-"""The One-Euro filter (Casiez, Roussel, Vogel, CHI 2012): steady where a signal rests, quick where it moves."""
+"""Smoothing of a recorded clip over time, by what lies before and after each frame: a Gaussian in time."""
 
 import numpy as np
-import torch
-from scipy.spatial.transform import Rotation
 
-from utils.resume import State
-
-DERIVATIVE_CUTOFF = 1.0  # Hz
+DEVIATION = 0.07  # s; of the smallest error of the 3D joints on rendered footage (docs/footage.md)
+_FARTHEST = 3.0  # deviations, beyond which a frame has no say
 
 
-class OneEuro:
-    """Filter vectors that arrive one by one.
-
-    Args:
-        cutoff: Hz, for a signal at rest
-        beta: by how many Hz the cutoff rises for each unit of speed
-    """
-
-    def __init__(self, cutoff: float, beta: float) -> None:
-        self.cutoff, self.beta = cutoff, beta
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was before, as after a gap."""
-        self._before: tuple[np.ndarray, np.ndarray, float] | None = None  # raw, filtered, seconds
-        self._speed: np.ndarray | float = 0.0
-
-    def state(self) -> State:
-        """What was before (utils.resume.Stateful)."""
-        if self._before is None:
-            return {"before": None}
-        raw, filtered, seconds = self._before
-        arrays = [torch.from_numpy(np.array(array)) for array in (raw, filtered, self._speed)]
-        return {"before": arrays, "seconds": seconds}
-
-    def load_state(self, state: State) -> None:
-        """Go on from there."""
-        self.reset()
-        if state["before"] is not None:
-            raw, filtered, self._speed = (array.numpy() for array in state["before"])
-            self._before = (raw, filtered, state["seconds"])
-
-    def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
-        """The next value (...,D) at a time -> the filtered one; speeds are norms along the last axis."""
-        if self._before is None:
-            filtered = value
-        else:
-            raw, filtered, before = self._before
-            step = max(seconds - before, 1e-3)
-            speed = self._difference(raw, value) / step
-            self._speed = self._speed + _weight(DERIVATIVE_CUTOFF, step) * (speed - self._speed)
-            cutoff = self.cutoff + self.beta * np.linalg.norm(self._speed, axis=-1, keepdims=True)
-            filtered = self._moved(filtered, _weight(cutoff, step) * self._difference(filtered, value))
-        self._before = (value, filtered, seconds)
-        return filtered
-
-    def _difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        return end - start
-
-    def _moved(self, start: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-        return start + displacement
+def smooth(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Weighted means of values (N,...) at times (N,), s, over their neighbours in time; over gaps there are none."""
+    total, weights = values.astype(np.float64), np.ones(len(values))
+    for lag in range(1, len(values)):
+        apart = times[lag:] - times[:-lag]
+        if apart.min() > _FARTHEST * DEVIATION:
+            break
+        weight = np.exp(-((apart / DEVIATION) ** 2) / 2)
+        shares = weight.reshape(-1, *[1] * (values.ndim - 1))
+        total[lag:] += shares * values[:-lag]
+        total[:-lag] += shares * values[lag:]
+        weights[lag:] += weight
+        weights[:-lag] += weight
+    return total / weights.reshape(-1, *[1] * (values.ndim - 1))
 
 
-class OneEuroRotation(OneEuro):
-    """The same for rotation matrices (J,3,3), each filtered along the shortest turn; speeds are radians per second."""
-
-    def _difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        return (Rotation.from_matrix(start).inv() * Rotation.from_matrix(end)).as_rotvec()
-
-    def _moved(self, start: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-        return (Rotation.from_matrix(start) * Rotation.from_rotvec(displacement)).as_matrix()
-
-
-def _weight(cutoff: np.ndarray | float, step: float) -> np.ndarray | float:
-    """Weight of a new value in a low pass of `cutoff` Hz after `step` seconds."""
-    return 1 / (1 + 1 / (2 * np.pi * cutoff * step))
+def smooth_rotations(rotmat: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The same for rotations (N,...,3,3): those nearest to the means (Hartley et al., IJCV 2013, section 5.3)."""
+    u, _, vt = np.linalg.svd(smooth(rotmat, times))
+    u[..., -1] *= np.linalg.det(u @ vt)[..., None]
+    return u @ vt

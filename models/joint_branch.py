@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from utils.geometry import rot6d_to_rotmat
-from utils.joints import DETECTED23, JOINTS49, SPIN_TWINS, rows
+from utils.joints import DETECTED23, JOINTS49, SMPL24, SPIN_TWINS, flip_permutation, rows
 from utils.structures import SmplParams
 
 JOINT_FEATURES = 1024
 _BLOCKS = 3
 _SIZES = {"pose": 144, "shape": 10, "cam": 3}
 _USUAL_SCALE = 1.8  # of a standing body whose joints have a deviation of 1
+_OTHER_SIDE, _OTHER_JOINT = flip_permutation(SMPL24), flip_permutation(JOINTS49)
+_MIRRORED_6D = (1.0, -1.0, -1.0, 1.0, -1.0, 1.0)  # M R M, with M = diag(-1, 1, 1), read as rot6d_to_rotmat does
 _LEAST_SPREAD = 0.02  # of the crop; fewer than two joints have none
 
 
@@ -50,6 +52,12 @@ class JointBranch(nn.Module):
     def forward(self, keypoints_2d: Tensor) -> SmplParams:
         """Regress joints (B,49,3), x and y in [-1,1] over the crop and confidence."""
         pose, shape, cam = self.estimate(keypoints_2d)[1:]
+        if not self.training:
+            # whatever is seen in a mirror is as likely, so that both ways have their say
+            other_pose, other_shape, other_cam = self.estimate(_mirrored(keypoints_2d))[1:]
+            other_pose = (other_pose.view(-1, 24, 6)[:, _OTHER_SIDE] * pose.new_tensor(_MIRRORED_6D)).flatten(1)
+            pose, shape = (pose + other_pose) / 2, (shape + other_shape) / 2
+            cam = (cam + other_cam * cam.new_tensor([1, -1, 1])) / 2
         return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam)
 
     def estimate(self, keypoints_2d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,6 +88,11 @@ class JointBranch(nn.Module):
         squared = (confidence * away**2).sum((1, 2))[:, None] / total
         spread = torch.sqrt(squared.clamp(min=_LEAST_SPREAD**2))
         return torch.cat([away / spread[:, None], confidence, found], dim=-1), center, spread
+
+
+def _mirrored(keypoints_2d: Tensor) -> Tensor:
+    """Joints (B,49,3) of the same person in a mirror."""
+    return keypoints_2d[:, _OTHER_JOINT] * keypoints_2d.new_tensor([-1, 1, 1])
 
 
 class _Block(nn.Sequential):

@@ -18,7 +18,7 @@ from footage.camera import full_camera
 from footage.overlay import OverlayVideo
 from footage.poses import PosesFile
 from footage.results import FootageResults
-from footage.smoothing import OneEuro, OneEuroRotation
+from footage.smoothing import DEVIATION, smooth, smooth_rotations
 from footage.window import open_window
 from utils.errors import UserError
 from utils.files import save_npz
@@ -54,6 +54,8 @@ def footage_frame(index: int, bridged: bool = False) -> dict:
         "imgname": [f"clip_{index:06d}"],
         "person": torch.tensor([1]),
         "bridged": torch.tensor([bridged]),
+        "exchanged": ["arms" if index == 4 else ""],
+        "dropped": torch.tensor([2 * (index == 5)]),
         "rgb": torch.full((1, *SIZE, 3), 200, dtype=torch.uint8),
         "center": torch.tensor(CENTER)[None],
         "scale": torch.tensor([SIDE / 200]),
@@ -136,6 +138,8 @@ def test_scores_and_summary_count_what_was_seen(finished):
     assert rows[2]["adapted_px"] == "" and rows[1]["adapted_share_of_box"] == "0.02000"
     summary = json.loads((finished / "summary.json").read_text())
     assert (summary["frames"], summary["frames_missing"], summary["frames_bridged"]) == (6, 1, 1)
+    assert [(row["exchanged"], row["dropped"]) for row in rows[3:]] == [("", "0"), ("arms", "0"), ("", "2")]
+    assert (summary["guards"]["sides_exchanged"], summary["guards"]["joints_dropped"]) == (1, 2)
     assert summary["packets_lost"] == 2  # what the footage knows is said, too
     assert summary["frozen_share_of_box"] == pytest.approx(0.08) and summary["accel_mm"] is None
     assert "adapted: 2.0 px, 2.00 % of the box" in (finished / "performance.txt").read_text()
@@ -155,15 +159,32 @@ def test_predictions_hold_every_predicted_frame(finished):
 def test_the_cameras_of_the_whole_image_agree_with_the_crops(body, finished):
     with np.load(finished / "predictions.npz") as file:
         seen, cam, translation = file["joints_2d"][0], file["cam_full"][0], file["translation"][0]
+        turn = file["turn"][0]
         joints, focal = file["joints_3d"][0], file["focal_length"]
     # the crop's pinhole camera is far away, so that it is nearly the weak perspective
     np.testing.assert_allclose(joints[:, :2] * cam[0] + cam[1:], seen, atol=1.5)
     # and the near one puts the body's origin at the same place
     origin = translation[:2] / translation[2] * focal + np.array(SIZE[::-1]) / 2
     np.testing.assert_allclose(origin, cam[1:], atol=1e-3)
-    in_camera = joints + translation
+    in_camera = joints @ turn.T + translation
     pinhole = in_camera[:, :2] / in_camera[:, 2:] * focal + np.array(SIZE[::-1]) / 2
     assert np.abs(pinhole - seen).max() < 0.1 * SIDE
+
+
+def test_somebody_at_the_edge_is_turned_as_their_ray_is(body, tmp_path):
+    """A body that faces the camera faces it wherever it stands."""
+    poses = PosesFile(tmp_path, body, smooth=False, export="none")
+    poses.add(predicted(body, 0.4).on_host(), np.array([20.0, 90.0]), SIDE, SIZE)
+    poses.close(["clip_0"], [0], [0.0], [False])
+    with np.load(tmp_path / "predictions.npz") as file:
+        translation, turn, skeleton = (file[name][0].astype(float) for name in ("translation", "turn", "skeleton"))
+        shoulders = file["joints_3d"][0, [2, 5]].astype(float)
+    towards = translation / np.linalg.norm(translation)
+    np.testing.assert_allclose(turn @ [0, 0, 1], towards, atol=1e-6)
+    axis = np.cross([0, 0, 1.0], towards)
+    assert np.linalg.norm(axis) > 0.2
+    np.testing.assert_allclose(turn @ axis, axis, atol=1e-6)  # by the shortest way
+    np.testing.assert_allclose(skeleton[[17, 16]], shoulders @ turn.T + translation, atol=1e-5)
 
 
 def test_the_body_is_drawn_where_its_vertices_project(body):
@@ -312,32 +333,28 @@ def test_full_camera_of_a_crop_in_the_middle_is_the_crops():
 # smoothing
 
 
-def test_a_constant_stays_and_a_step_arrives():
-    filtered = OneEuro(1.0, 1.0)
-    assert [filtered(np.ones(3), step / 30)[0] for step in range(5)] == [1.0] * 5
-    ends = [filtered(np.full(3, 5.0), (5 + step) / 30)[0] for step in range(60)]
-    assert np.diff(ends).min() >= 0 and ends[-1] == pytest.approx(5.0, abs=0.01)
+def test_what_moves_evenly_stays_and_jitter_shrinks():
+    times = np.arange(200) / 30
+    straight = np.outer(times, [3.0, -1.0, 0.2])
+    np.testing.assert_allclose(smooth(straight, times)[10:-10], straight[10:-10], atol=1e-12)
+    noise = np.random.default_rng(0).normal(0, 0.01, (200, 3))
+    assert smooth(noise, times).std() < 0.5 * noise.std()
 
 
-def test_jitter_shrinks_and_motion_does_not_lag():
-    rng, times = np.random.default_rng(0), np.arange(200) / 30
-    noise = rng.normal(0, 0.01, (200, 3))
-    still = OneEuro(1.0, 1.0)
-    calm = np.array([still(value, time) for value, time in zip(noise, times, strict=True)])
-    assert calm[30:].std() < 0.5 * noise[30:].std()
-    moving = OneEuro(1.0, 1.0)
-    straight = 3.0 * times[:, None] * np.ones(3)
-    followed = np.array([moving(value, time) for value, time in zip(straight, times, strict=True)])
-    assert np.abs(followed - straight)[60:].max() < 0.15
+def test_nothing_is_smoothed_over_a_gap_and_frames_far_apart_stay():
+    times = np.concatenate([np.arange(20), np.arange(40, 60)]) / 30
+    values = np.repeat([0.0, 5.0], 20)[:, None]
+    np.testing.assert_allclose(smooth(values, times), values, atol=1e-12)
+    np.testing.assert_array_equal(smooth(values, 100 * times), values)
+    assert smooth(values[:1], times[:1]).tolist() == [[0.0]]
 
 
-def test_rotations_stay_rotations_and_jitter_shrinks():
-    rng, times = np.random.default_rng(0), np.arange(120) / 30
-    base = Rotation.random(24, random_state=1)
-    filtered, angles = OneEuroRotation(1.5, 0.7), []
-    for time in times:
-        noisy = base * Rotation.from_rotvec(rng.normal(0, 0.03, (24, 3)))
-        matrices = filtered(noisy.as_matrix(), time)
-        np.testing.assert_allclose(matrices @ matrices.swapaxes(1, 2), np.tile(np.eye(3), (24, 1, 1)), atol=1e-9)
-        angles.append(((base.inv() * Rotation.from_matrix(matrices)).magnitude().mean(), 0.03))
-    assert np.mean([angle for angle, _ in angles[30:]]) < 0.03
+def test_smoothed_rotations_are_the_middle_of_what_is_around_them():
+    """Against scipy's mean, which minimises the same distance."""
+    times, rotations = np.arange(9) / 30, Rotation.random(9, random_state=1)
+    found = smooth_rotations(rotations.as_matrix()[:, None], times)
+    for frame in range(9):
+        weights = np.exp(-(((times - times[frame]) / DEVIATION) ** 2) / 2)
+        weights[np.abs(times - times[frame]) > 3 * DEVIATION] = 0
+        wanted = rotations.mean(weights=weights).as_matrix()
+        np.testing.assert_allclose(found[frame, 0], wanted, atol=1e-6)

@@ -119,7 +119,7 @@ def test_the_command_leaves_a_video_predictions_and_animations(tmp_path, clip):
     boa.main(
         [
             *("--name", "walk", "--expdir", str(tmp_path), "--video", str(clip.file), "--labelloss_weight", "0"),
-            *("--keypoints", str(clip.openpose()), "--max_frames", "3", "--smooth", "--export", "both"),
+            *("--keypoints", str(clip.openpose()), "--max_frames", "3", "--export", "both"),
             *("--first_order", "--model_file", str(streams.DEMO_ASSETS.base_model)),
         ]
     )

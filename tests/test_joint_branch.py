@@ -18,7 +18,7 @@ from synthetic.motions import source_poses
 from utils.errors import UserError
 from utils.evaluation import score_limbs
 from utils.geometry import axis_angle_to_rotmat, project
-from utils.joints import DETECTED23, JOINTS49, LIMBS, SMPL24, SPIN_TWINS, rows
+from utils.joints import DETECTED23, JOINTS49, LIMBS, SMPL24, SPIN_TWINS, flip_permutation, rows
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,6 @@ def test_nobody_and_a_single_joint_give_finite_numbers_and_gradients(mean_params
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
-def test_it_is_the_same_in_training_and_evaluation(mean_params):
-    network = trained(JointBranch(mean_params))
-    torch.testing.assert_close(network.eval()(some_joints(2)), network.train()(some_joints(2)))
-
-
 def test_the_second_derivative_agrees_with_finite_differences(mean_params):
     """As the weight probe needs it: the gradient after a step, with respect to the weights before it."""
     network = trained(JointBranch(mean_params)).double()
@@ -155,6 +150,17 @@ def test_predict_hands_each_network_what_it_asks_for(mean_params, bodies):
     for network in (trained(JointBranch(mean_params)), JointHMR(mean_params, 18).eval()):
         prediction = predict(network, bodies["neutral"], frame)
         assert prediction.joints.shape == (2, 49, 3) and torch.isfinite(prediction.vertices).all()
+
+
+def test_a_mirror_shows_the_mirrored_body(mean_params):
+    """Left and right are exchanged, and everything is turned as a mirror in the plane x = 0 does."""
+    network, given = trained(JointBranch(mean_params)).eval(), some_joints(3)
+    mirrored = given[:, flip_permutation(JOINTS49)] * torch.tensor([-1.0, 1, 1])
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1]))
+    body, other = network(given), network(mirrored)
+    torch.testing.assert_close(other.rotmat, mirror @ body.rotmat[:, flip_permutation(SMPL24)] @ mirror)
+    torch.testing.assert_close(other.betas, body.betas)
+    torch.testing.assert_close(other.cam, body.cam * torch.tensor([1.0, -1, 1]))
 
 
 def test_image_and_joints_put_together_begin_with_what_the_joints_say_and_learn_to_correct_it(mean_params):

@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
+from benchmarks import footage_truth, real
+from benchmarks.ablation import Run
 from datasets import multiview as stream
 from datasets.base import batches
 from footage.keypoints import KeypointFiles
@@ -21,7 +24,7 @@ from utils.data_preprocess.multiview import CAMERAS, Followed
 from utils.errors import UserError
 from utils.evaluation import Scorer, score_multiview
 from utils.image import Crop, read_rgb
-from utils.joints import BODY25, JOINTS49, LIMBS, SPIN24, rows, same_joint_rows
+from utils.joints import BODY25, JOINTS49, LIMBS, MEDIAPIPE33, SPIN24, rows, same_joint_rows
 from utils.structures import Prediction
 
 FRAMES = 4
@@ -368,7 +371,8 @@ def predicted(columns: dict[str, np.ndarray], turn: np.ndarray = STRAIGHT) -> Pr
 
 
 def frame_of(columns: dict[str, np.ndarray]) -> dict:
-    tensors = {"joints_3d": columns["S"], "keypoints_2d": columns["keypoints"]}
+    straight_ahead = np.array([[0.0, 0.0, 3.0]] * len(columns["S"]))
+    tensors = {"joints_3d": columns["S"], "keypoints_2d": columns["keypoints"], "ray": straight_ahead}
     return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in tensors.items()}
 
 
@@ -387,6 +391,22 @@ def test_score_sees_the_camera_and_its_alignment_does_not(columns):
     np.testing.assert_allclose(scores["pampjpe"], 0, atol=1e-3)
 
 
+def test_a_network_that_looks_straight_at_the_person_is_turned_into_the_cameras_axes(columns):
+    ray = np.array([0.3, -0.2, 1.0])
+    across, angle = np.cross([0, 0, 1.0], ray), np.arccos(1 / np.linalg.norm(ray))
+    shortest = Rotation.from_rotvec(angle * across / np.linalg.norm(across))
+    frame = frame_of(columns) | {"ray": torch.as_tensor(np.tile(ray, (len(columns["S"]), 1)))}
+    seen = predicted(columns, shortest.inv().as_matrix())
+    np.testing.assert_allclose(score_multiview(seen, frame, {}, torch.zeros(0))[2]["mpjpe"], 0, atol=1e-3)
+
+
+def test_rays_lead_through_what_is_seen_there(recording, columns):
+    camera = multiview.read_cameras(recording[0])["cam03"]
+    rows_of_it = [str(name).split("/")[-2] == "cam03" for name in columns["imgname"]]
+    seen = camera.project(columns["ray"][rows_of_it])
+    np.testing.assert_allclose(seen, columns["center"][rows_of_it], atol=1e-6)
+
+
 def test_acceleration_starts_afresh_with_each_camera(recording, columns):
     frames, _ = stream.open_stream(*recording, "-")
     scorer = Scorer(lambda prediction, frame: score_multiview(prediction, frame, {}, torch.zeros(0)), frames.step)
@@ -394,3 +414,43 @@ def test_acceleration_starts_afresh_with_each_camera(recording, columns):
         one = {name: column[index : index + 1] for name, column in columns.items()}
         acceleration = scorer(predicted(one), batch)[0]["accel"]
         assert np.isnan(acceleration) if index % FRAMES < 2 else acceleration < 1e-3
+
+
+def test_a_detectors_own_3d_is_scored_by_the_names_of_its_landmarks(columns):
+    points = np.full((33, 3), np.nan)
+    points[rows(LIMBS.values(), MEDIAPIPE33)] = columns["S"][0, rows(LIMBS, SPIN24), :3] + [4, 5, 6]
+    one = {name: column[:1] for name, column in columns.items()}
+    _, _, scores = score_multiview(real.as_prediction(points), frame_of(one), {}, torch.zeros(0))
+    assert scores["mpjpe"][0] < 1e-3
+
+
+def test_the_table_has_the_mean_over_the_cameras_and_each_of_them():
+    cameras = {"cam01": {"mpjpe_mm": 100.0, "accel_mm": 4.0}, "cam02": {"mpjpe_mm": 200.0, "accel_mm": None}}
+    *_, row = real.table({"network": cameras}).splitlines()
+    assert row == "| network | 150 (100 200) |  |  |  |"
+
+
+def test_rendered_footage_is_scored_around_the_hips_and_over_frames_that_follow_one_another():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.4, (5, len(JOINTS49), 3))
+    moved = truth + rng.normal(0, 1, (5, 1, 3))
+    numbers = np.array([0, 1, 2, 4, 5])
+    np.testing.assert_allclose(footage_truth.scores_of(moved, truth, numbers), [0, 0, 0, 5], atol=1e-6)
+    wrong = truth.copy()
+    wrong[3, JOINTS49.index("OP LWrist")] += [0.12, 0, 0]  # 4 follows no two frames
+    mpjpe, _, accel, _ = footage_truth.scores_of(wrong, truth, numbers)
+    np.testing.assert_allclose([mpjpe, accel], [120 / 12 / 5, 0], atol=1e-6)
+
+
+def test_predictions_are_matched_with_the_truth_by_the_names_of_frames(tmp_path):
+    truth = np.random.default_rng(0).normal(0, 0.4, (4, len(JOINTS49), 3))
+    names = [f"imageFiles/clip/image_{frame:05d}.jpg" for frame in range(4)]
+    (tmp_path / "wild/3dpw_vid").mkdir(parents=True)
+    np.savez(tmp_path / "wild/3dpw_vid/clip.npz", smpl_j3d=truth, imgname=np.array(names))
+    np.savez(
+        tmp_path / "predictions.npz",
+        joints_3d=truth[1:],
+        imgname=np.array(["image_00001", "image_00002", "image_00003"]),
+    )
+    run = Run("row", tmp_path, ["--video", str(tmp_path / "imageFiles/clip")], tmp_path, {})
+    np.testing.assert_allclose(footage_truth.score_run(run), [0, 0, 0, 3], atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 
 import boa
 from flags import modes
-from streams import FOOTAGE_LEARNING_RATES, SYNTHETIC_LEARNING_RATES
+from streams import FOOTAGE_DEFAULTS, SYNTHETIC_LEARNING_RATES, WILD_LEARNING_RATES
 from utils.options import arguments_of
 
 
@@ -36,7 +36,7 @@ def test_a_number_outside_of_its_limits_is_refused(capsys, flags, message):
     assert message in refused(capsys, *flags)
 
 
-@pytest.mark.parametrize("flag", ["--list_people", "--smooth", "--person 2", "--start 3", "--export glb"])
+@pytest.mark.parametrize("flag", ["--list_people", "--smooth 0", "--person 2", "--start 3", "--export glb"])
 def test_a_flag_of_footage_is_refused_without_a_video(capsys, flag):
     assert f"{flag.split()[0]} does nothing here: it is for --video" in refused(capsys, *flag.split())
 
@@ -56,7 +56,10 @@ def test_a_flag_of_the_step_is_refused_when_nothing_is_adapted(capsys, flag):
 def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
     options = boa.read_options(["--name", "x", "--dataset_name", "synthetic", "--lr", "1e-5"])
     assert (options.lr, options.metalr) == (1e-5, SYNTHETIC_LEARNING_RATES["metalr"])
-    assert boa.read_options(["--name", "x", "--video", "a.mp4"]).lr == FOOTAGE_LEARNING_RATES["lr"]
+    free = boa.read_options(["--name", "x", "--video", "a.mp4"])
+    assert all(getattr(free, name) == value for name, value in FOOTAGE_DEFAULTS.items()) and not free.has_source
+    own = boa.read_options(["--name", "x", "--video", "a.mp4", "--model_file", "own.pt"])
+    assert own.lr == WILD_LEARNING_RATES["lr"] and own.has_source
     assert boa.read_options(["--name", "x"]).lr == 3e-6
 
 
@@ -66,7 +69,7 @@ def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
         ["--retrieval", "--sample_num", "2", "--upper_level_mixtrain", "0", "--per_sequence", "--workers", "2"],
         ["--preset", "dynaboa", "--first_order", "0", "--expname", "y", "--soft_reset", "0.5"],
         ["--method", "frozen", "--dataset_name", "synthetic"],
-        ["--video", "a.mp4", "--dynamic_boa", "1", "--passes", "2", "--smooth"],
+        ["--video", "a.mp4", "--dynamic_boa", "1", "--passes", "2", "--smooth", "0"],
     ],
 )
 def test_a_command_line_of_all_options_gives_the_same_options(flags):
@@ -78,7 +81,7 @@ def test_help_shows_the_defaults_that_each_stream_will_use(capsys):
     with pytest.raises(SystemExit):
         boa.read_options(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for shown in ("default: 3e-06; synthetic: 3e-05", "wild: 6e-05; --video: 6e-05", "--video: 0.00016"):
+    for shown in ("default: 3e-06; synthetic: 3e-05", "wild: 6e-05", "multiview: 0.0; --video: 0.0"):
         assert shown in text
 
 

@@ -52,7 +52,7 @@ def write_clip(folder: Path, frames: int) -> list[str]:
         person = {"pose_keypoints_2d": (joints + [0.3 * index, 0, 0]).ravel().tolist()}
         file = folder / "openpose" / f"clip_{index:012d}_keypoints.json"
         file.write_text(json.dumps({"people": [person] if is_there else []}))
-    return ["--video", str(folder / "clip.mp4"), "--keypoints", str(folder / "openpose"), "--smooth"]
+    return ["--video", str(folder / "clip.mp4"), "--keypoints", str(folder / "openpose")]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A prediction and a frame's truth -> the scores that are reported, in mm."""
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.geometry import towards
 from utils.image import BOX_UNIT
 from utils.joints import COMMON17, CONFIDENT, H36M17, HIPS, JOINTS49, LIMBS, LSP14, PELVIS, SPIN, SPIN24, rows
 from utils.metrics import acceleration_error, auc, pck, point_error, procrustes_align
@@ -76,10 +78,11 @@ def score_multiview(prediction: Prediction, frame: Frame, bodies: Mapping[str, B
 
     Args:
         prediction: `joints` (B,49,3), `keypoints_2d` (B,49,2)
-        frame: `joints_3d` (B,24,4) metres, `keypoints_2d` (B,49,3)
+        frame: `joints_3d` (B,24,4) metres in camera axes, `keypoints_2d` (B,49,3), `ray` (B,3)
         bodies, regressor: not needed; the skeleton's own joints are nearer to the detector's than regressed ones
     """
-    limbs = prediction.joints[:, rows(LIMBS.values(), JOINTS49)].cpu().numpy().astype(np.float64)
+    limbs = prediction.joints[:, rows(LIMBS.values(), JOINTS49)].cpu().double()
+    limbs = (limbs @ towards(frame["ray"].cpu().double()).mT).numpy()
     annotated = frame["joints_3d"][:, rows(LIMBS, SPIN24), :3].cpu().numpy().astype(np.float64)
     predicted, given, scores = score_limbs(limbs, annotated)
     return predicted, given, scores | _image_scores(prediction, frame)
@@ -211,10 +214,10 @@ class FootageScorer:
         `accel`: mean second difference of the 3D joints around the hips, mm/frame^2. What cannot be told is nan.
         """
         base = self.frozen(frame) if self.frozen else prediction
-        side = BOX_UNIT * frame["scale"].item()
+        side, is_seen = BOX_UNIT * frame["scale"].item(), not frame.get("bridged", False)
         scores = {}
         for name, predicted in (("frozen", base), ("adapted", prediction)):
-            fraction = reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"]).item()
+            fraction = reprojection_error(predicted.keypoints_2d, frame["keypoints_2d"]).item() if is_seen else math.nan
             scores |= {f"{name}_px": fraction * side, f"{name}_share": fraction}
         joints = prediction.joints[0, SPIN].cpu().numpy().astype(np.float64)
         joints -= joints[HIPS].mean(axis=0)

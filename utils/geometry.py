@@ -78,6 +78,17 @@ def camera_translation(cam: Tensor) -> Tensor:
     return torch.stack([tx, ty, 2 * FOCAL_LENGTH / (CROP_SIZE * s + 1e-9)], dim=-1)
 
 
+def towards(direction: Tensor) -> Tensor:
+    """Directions (B,3) before a camera, of any length -> the smallest rotations (B,3,3) from its axis z to them.
+
+    A crop shows a person as a camera would that looks straight at them, so that this turns what is seen in it into the
+    axes of the whole image's camera (CLIFF, Li et al., ECCV 2022, section 3.1).
+    """
+    x, y, z = F.normalize(direction, dim=-1).unbind(-1)
+    rows = [1 - x * x / (1 + z), -x * y / (1 + z), x, -x * y / (1 + z), 1 - y * y / (1 + z), y, -x, -y, z]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
 def perspective(points: Tensor, focal_length: Tensor | float, center: Tensor | float) -> Tensor:
     """Project points (B,N,3) in camera coordinates, metres -> (B,N,2) px; focal length and center in px."""
     return points[..., :2] / points[..., 2:] * focal_length + center

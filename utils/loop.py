@@ -92,7 +92,8 @@ class KeypointCoverage:
         """Whether each frame of the batch has anything to adapt to."""
         keypoints = batch["keypoints_2d"]
         self.confidence = torch.maximum(self.confidence, keypoints[..., 2].amax(dim=0))
-        visible = losses.visible(keypoints, self.joints).tolist()
+        visible = losses.visible(keypoints, self.joints)
+        visible = (visible & ~batch.get("bridged", torch.zeros_like(visible))).tolist()
         self.frames_with += sum(visible)
         self.frames_without += len(visible) - sum(visible)
         return visible

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from utils.joints import CONFIDENT, HIPS, JOINTS49, LIMBS, SPIN, rows
 from utils.structures import Prediction
 
+TOLERANCE = 0.03  # of half a crop
 # weights of SPIN's loss on a labelled sample
 LABELLED_WEIGHTS = {"kp3d": 5.0, "kp2d": 5.0, "pose": 1.0, "betas": 0.001}
 
@@ -26,9 +27,16 @@ def visible(target: Tensor, joints: slice = SPIN) -> Tensor:
 
 
 def kp2d(keypoints_2d: Tensor, target: Tensor, joints: slice = SPIN) -> Tensor:
-    """Distance of projected joints (B,49,2) from target joints (B,49,3), x, y, confidence."""
+    """Distance of projected joints (B,49,2) from target joints (B,49,3), x, y, confidence.
+
+    Of a detector's joints, some of which are elsewhere, it grows linearly beyond TOLERANCE (Huber).
+    """
     keypoints_2d, target = keypoints_2d[:, joints], target[:, joints]
-    return (target[..., 2:] * (keypoints_2d - target[..., :2]) ** 2).mean()
+    squared = (keypoints_2d - target[..., :2]) ** 2
+    if joints != SPIN:
+        distance = torch.sqrt(squared.sum(-1, keepdim=True) + _NEAR_ZERO)
+        squared = squared * torch.where(distance < TOLERANCE, 1, TOLERANCE * (2 * distance - TOLERANCE) / distance**2)
+    return (target[..., 2:] * squared).mean()
 
 
 def kp3d(joints: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from utils.structures import Frame, Prediction
 
 # file names of the published code, whose numbers are metres
 _METRE_FILES = {"mpjpe": "mpjpe.npy", "pampjpe": "pampjpe.npy", "pve": "pme.npy", "ume": "ume.npy"}
-_LABELS = ("sequence", "person", "image", "activity", "jump")
+_LABELS = ("sequence", "person", "image", "activity", "exchanged", "dropped", "jump")
 _GROUPS = ("sequence", "activity")  # what frames are also scored by
 
 
@@ -138,9 +138,8 @@ class BenchmarkResults:
         """Take a batch of frames; scores in mm."""
         self.run.add_terms(terms)
         labels = {"sequence": frame["sequence"], "person": frame["person"].tolist(), "image": frame["imgname"]}
-        labels |= {name: frame[name] for name in ("activity", "jump") if name in frame}
-        if "outside" in frame:
-            labels["outside"] = frame["outside"].tolist()
+        labels |= {name: frame[name] for name in ("activity", "exchanged", "jump") if name in frame}
+        labels |= {name: frame[name].tolist() for name in ("dropped", "outside") if name in frame}
         for *values, row, is_adapted in zip(*labels.values(), scores, adapted, strict=True):
             self.run.add(dict(zip(labels, values, strict=True)), {**row, **of_dynamic_steps(terms)}, is_adapted)
             self.sums["mpjpe"] += row["mpjpe"]

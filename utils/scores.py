@@ -85,6 +85,8 @@ _GUARDS = {
     "updates_too_far": "updates that moved the prediction too far",
     "updates_undone": "of these undone",
     "crops_outside": "frames whose box is outside of the image",
+    "sides_exchanged": "frames with left and right exchanged back",
+    "joints_dropped": "joints that jumped",
 }
 
 
@@ -92,7 +94,13 @@ def guarded(rows: Sequence[Row]) -> dict[str, int]:
     """How often the guards of a run had something to say."""
     jumps = [row.get("jump") for row in rows]
     undone, outside = jumps.count("undone"), sum(bool(row.get("outside")) for row in rows)
-    return {"updates_too_far": jumps.count("yes") + undone, "updates_undone": undone, "crops_outside": outside}
+    return {
+        "updates_too_far": jumps.count("yes") + undone,
+        "updates_undone": undone,
+        "crops_outside": outside,
+        "sides_exchanged": sum(bool(row.get("exchanged")) for row in rows),
+        "joints_dropped": sum(row.get("dropped", 0) for row in rows),
+    }
 
 
 def guard_lines(rows: Sequence[Row]) -> str:

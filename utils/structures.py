@@ -25,8 +25,12 @@ class Frame(TypedDict, total=False):
     pose: Tensor  # (B,72) axis-angle
     betas: Tensor  # (B,10)
     betas_neutral: Tensor  # (B,10) the nearest shape of the neutral body
+    ray: Tensor  # (B,3) from the camera through the middle of the crop, along the axes of `joints_3d`
     outside: Tensor  # (B,) bool: the crop shows nothing of the image
     gender: Tensor  # (B,) 0 male, 1 female, 2 neutral
+    # what was made of a detector's joints (footage.left_right)
+    exchanged: list[str]  # the groups of joints whose left and right were exchanged back
+    dropped: Tensor  # (B,) how many joints jumped
     # of footage, B = 1
     rgb: Tensor  # (1,H,W,3) uint8
     time: Tensor  # (1,) s

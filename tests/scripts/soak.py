@@ -129,7 +129,7 @@ def soak(kind: str, count: int, folder: Path) -> list[Sample]:
     Checkpoints.passed = sample
     flags = ["--save_predictions", "--first_order", "--labelloss_weight", "0"]
     if kind == "footage":
-        flags = ["--video", str(folder / "3DPW"), "--method", "frozen", "--max_frames", str(count), "--smooth"]
+        flags = ["--video", str(folder / "3DPW"), "--method", "frozen", "--max_frames", str(count)]
     boa.main(["--name", kind, "--expdir", str(folder / "out"), *flags])
     return samples
 

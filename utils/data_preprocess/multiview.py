@@ -49,7 +49,7 @@ _BODY25B = [
 class Followed(NamedTuple):
     """A frame of a video: its number and picture (H,W,3) uint8 RGB; the person, where they are seen.
 
-    keypoints: (49,3) px and confidence, all 0 where the place is only interpolated; center (2,) px and scale of the box
+    keypoints: (49,3) px and confidence; center (2,) px and scale of the box
     """
 
     index: int
@@ -80,6 +80,10 @@ class Camera(NamedTuple):
         """Points (N,3) m in camera axes -> (N,2) px."""
         return cv2.projectPoints(in_camera, np.zeros(3), np.zeros(3), self.intrinsics, self.distortion)[0][:, 0]
 
+    def ray(self, place: np.ndarray) -> np.ndarray:
+        """Where in camera axes, (3,) with z = 1, what is seen at a place (2,) px lies."""
+        return np.append(cv2.undistortPoints(place[None], self.intrinsics, self.distortion), 1.0)
+
 
 def convert(
     root: Path, output: Path, follow: Follow, keypoints: str = "mediapipe", settings: Settings = Settings()
@@ -87,7 +91,7 @@ def convert(
     """Write the frames in which the person is followed as images, and truth and 2D joints into `output`.
 
     Columns: imgname, center, scale, `keypoints` (N,49,3) px and confidence, `S` (N,24,4) m in camera axes around the
-    middle of the hips, confidence 1 for the twelve joints of the limbs.
+    middle of the hips, confidence 1 for the twelve joints of the limbs, `ray` (N,3) in these axes through the center.
 
     Args:
         root: MULTIVIEW_ROOT, with the two wheels or what is in them; gets videos/, openpose/ and imageFiles/
@@ -170,7 +174,7 @@ def _convert_camera(root: Path, name: str, follow: Follow, keypoints: str, overw
     truth = camera.to_camera(read_truth(root))
     video = _unpack_video(root, name)
     detected = str(keypoints if keypoints == "mediapipe" else _keypoint_files(root, name, keypoints, overwrite))
-    columns: dict[str, list] = {key: [] for key in ("imgname", "center", "scale", "keypoints", "S")}
+    columns: dict[str, list] = {key: [] for key in ("imgname", "center", "scale", "keypoints", "S", "ray")}
     dropped: Counter[str] = Counter()
     for frame in follow(video, detected):
         if reason := _unusable(frame, truth, camera):
@@ -179,7 +183,8 @@ def _convert_camera(root: Path, name: str, follow: Follow, keypoints: str, overw
         image = f"imageFiles/{name}/image_{frame.index:05d}.jpg"
         if overwrite or not (root / image).exists():
             write_image(root / image, frame.rgb[..., ::-1])
-        row = (image, frame.center, frame.scale, frame.keypoints, _spin_joints(truth[frame.index]))
+        joints, ray = _spin_joints(truth[frame.index]), camera.ray(np.asarray(frame.center, np.float64))
+        row = (image, frame.center, frame.scale, frame.keypoints, joints, ray)
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     if not columns["imgname"]:

@@ -1,0 +1,102 @@
+"""Rendered footage with MediaPipe's joints and 3D truth: where designs for one's own video are compared.
+
+    python benchmarks/footage_truth.py                                     # frozen and adapted, seeds 1 and 2
+    python benchmarks/footage_truth.py --row "steady: --motionloss_weight 0.8"
+
+Clips of the stream `wild` are run as videos (`boa.py --video`), and predictions.npz is scored against the joints that
+were rendered: the twelve of the limbs, around the hips, in the axes of the camera, as on real people.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.ablation import PROJECT, Run, make_all, runs_of
+from benchmarks.tables import FROZEN, TABLES
+from utils.errors import UserError, run_command
+from utils.files import load_npz, save_text
+from utils.joints import JOINTS49, LIMBS, rows
+from utils.metrics import acceleration_error, point_error, procrustes_align
+
+TITLES = ("MPJPE [mm]", "PA-MPJPE [mm]", "accel. [mm]", "frames")
+_HIPS = rows(["Right Hip", "Left Hip"], LIMBS)
+
+
+def scores_of(predicted: np.ndarray, given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """MPJPE, PA-MPJPE and acceleration error, mm, and the frames of a clip.
+
+    Args:
+        predicted, given: (F,49,3) m, in camera axes
+        numbers: (F,) of the frames; an acceleration needs three that follow one another
+    """
+    limbs = [joints[:, rows(LIMBS.values(), JOINTS49)].astype(np.float64) for joints in (predicted, given)]
+    ours, truth = (joints - joints[:, _HIPS].mean(1, keepdims=True) for joints in limbs)
+    triples = [slice(first, first + 3) for first in range(len(numbers) - 2) if numbers[first + 2] - numbers[first] == 2]
+    accelerations = [acceleration_error(ours[triple], truth[triple]) for triple in triples]
+    return np.array(
+        [
+            point_error(ours, truth).mean(),
+            point_error(procrustes_align(ours, truth), truth).mean(),
+            np.mean(accelerations) if accelerations else np.nan,
+            len(numbers),
+        ]
+    )
+
+
+def score_run(run: Run) -> np.ndarray:
+    """The scores of a run on a clip; UserError when its predictions or the truth are missing."""
+    clip = Path(run.flags[run.flags.index("--video") + 1]).name
+    remedy = "run the row again"
+    ours = load_npz(run.folder / "predictions.npz", ("joints_3d", "imgname"), remedy)
+    truth = load_npz(run.root / "wild" / "3dpw_vid" / f"{clip}.npz", ("smpl_j3d", "imgname"), remedy)
+    # a folder's frames are named with or without their ending
+    place = {Path(str(name)).stem: row for row, name in enumerate(truth["imgname"])}
+    numbers = np.array([place[Path(str(name)).stem] for name in ours["imgname"]])
+    return scores_of(ours["joints_3d"], truth["smpl_j3d"][numbers], numbers)
+
+
+def markdown(found: dict[str, list[np.ndarray]]) -> str:
+    """Mean over the clips of each row, and how many frames there were."""
+    lines = [["", *TITLES], ["---"] * (len(TITLES) + 1)]
+    for row, scores in found.items():
+        *means, _ = np.nanmean(scores, axis=0)
+        lines.append([row, *(f"{mean:.1f}" for mean in means), f"{int(np.sum(scores, axis=0)[-1])}"])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what lacks, write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the rendered streams (default: 1 2)")
+    parser.add_argument("--clips", nargs="+", help="of the stream; default: those of the table footage-rates")
+    parser.add_argument("--row", action="append", default=[], help="another row, as `name: flags of boa.py`")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
+    options = parser.parse_args(argv)
+    named = dict(_row(text) for text in options.row)
+    footage = TABLES["footage-rates"]
+    table = footage._replace(rows={**FROZEN, "adapted": [], **named}, clips=tuple(options.clips or footage.clips))
+    runs = runs_of("footage-truth", table, options.seeds)
+    make_all(runs, options.jobs)
+    found: dict[str, list[np.ndarray]] = {}
+    for run in runs:
+        found.setdefault(run.row, []).append(score_run(run))
+    text = markdown(found)
+    save_text(PROJECT / "experiments" / "footage-truth" / "table.md", text)
+    print(text, end="")
+
+
+def _row(text: str) -> tuple[str, list[str]]:
+    name, colon, flags = text.partition(":")
+    if not colon:
+        raise UserError(f"--row {text} has no colon; give it as `name: flags`")
+    return name.strip(), shlex.split(flags)
+
+
+if __name__ == "__main__":
+    run_command(main)

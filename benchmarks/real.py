@@ -1,0 +1,142 @@
+"""Real people with 3D truth: the table of `--dataset_name multiview`, network by network, beside MediaPipe's own 3D.
+
+    python benchmarks/real.py                                        # the free network of footage
+    python benchmarks/real.py --model_file a.pt b.pt                 # these networks instead
+
+Every network is scored as it is and adapted, in experiments/real; runs that are there are used again
+(benchmarks/ablation.py). Nothing is chosen by these numbers.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import config
+import streams
+from benchmarks.ablation import PROJECT, Run, assets_version, code_version, file_name, make_all
+from datasets.base import CroppedFrames
+from utils.errors import UserError, run_command
+from utils.evaluation import Scorer, score_multiview
+from utils.files import save_text
+from utils.image import read_rgb
+from utils.joints import JOINTS49, LIMBS, MEDIAPIPE33, rows
+from utils.structures import Prediction
+
+MEASURES = {
+    "mpjpe_mm": ("MPJPE [mm]", 1, 0),
+    "pampjpe_mm": ("PA-MPJPE [mm]", 1, 0),
+    "accel_mm": ("accel. [mm]", 1, 1),
+    "reprojection_share_of_box": ("2D error [% of the box]", 100, 1),
+}
+Numbers = Mapping[str, float | None]  # measure -> mean, None where there is none
+
+
+def own_3d(frames: CroppedFrames) -> dict[str, Numbers]:
+    """Scores of MediaPipe's world landmarks, camera by camera; frames in which it sees nobody do not count.
+
+    Raises UserError when MediaPipe is not installed or an image is missing.
+    """
+    try:
+        from mediapipe.python.solutions.pose import Pose
+    except ImportError as error:
+        raise UserError(f"MediaPipe is not there ({error}); pip install --no-deps -r requirements-video.txt") from error
+    found: dict[str, list[dict[str, float]]] = {}
+    scorer = Scorer(lambda prediction, frame: score_multiview(prediction, frame, {}, torch.zeros(0)), frames.step)
+    for index in range(len(frames)):
+        frame = frames.crop(index)
+        if frame["sequence"] not in found:
+            pose = Pose(model_complexity=1)  # which goes on from frame to frame
+        scores = found.setdefault(frame["sequence"], [])
+        landmarks = pose.process(read_rgb(frames.images / frame["imgname"])).pose_world_landmarks
+        if landmarks:
+            points = np.array([[mark.x, mark.y, mark.z] for mark in landmarks.landmark])
+            scores += scorer(as_prediction(points), batch_of_one(frame))
+    return {camera: mean_of(scores) for camera, scores in found.items()}
+
+
+def as_prediction(points: np.ndarray) -> Prediction:
+    """World landmarks (33,3) m in the place of a network's joints."""
+    joints, nothing = torch.zeros(1, len(JOINTS49), 3), torch.zeros(1, 0)
+    limbs = points[rows(LIMBS.values(), MEDIAPIPE33)]
+    joints[0, rows(LIMBS.values(), JOINTS49)] = torch.as_tensor(limbs, dtype=torch.float32)
+    return Prediction(nothing, nothing, nothing, joints, nothing, torch.full((1, len(JOINTS49), 2), torch.nan))
+
+
+def batch_of_one(frame: Mapping[str, object]) -> dict[str, object]:
+    """What the scores look at of a frame of CroppedFrames."""
+    numbers = {name: torch.as_tensor(np.asarray(frame[name])[None]) for name in ("joints_3d", "keypoints_2d", "ray")}
+    places = {name: torch.tensor([int(frame[name])]) for name in ("person", "number")}
+    return {**numbers, **places, "sequence": [frame["sequence"]]}
+
+
+def mean_of(scores: Sequence[Mapping[str, float]]) -> Numbers:
+    """Mean of each score over the frames that have it."""
+    means = {}
+    for name, measure in (("mpjpe", "mpjpe_mm"), ("pampjpe", "pampjpe_mm"), ("accel", "accel_mm")):
+        values = np.array([row[name] for row in scores], dtype=float)
+        means[measure] = float(np.nanmean(values)) if np.isfinite(values).any() else None
+    return means
+
+
+def table(found: Mapping[str, Mapping[str, Numbers]]) -> str:
+    """A row of markdown for each entry: mean over the cameras, in brackets each camera."""
+    header = ["", *(title for title, _, _ in MEASURES.values())]
+    lines = [header, ["---"] * len(header)]
+    for row, by_camera in found.items():
+        lines.append([row, *(_cell(by_camera, measure) for measure in MEASURES)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _cell(by_camera: Mapping[str, Numbers], measure: str) -> str:
+    _, factor, digits = MEASURES[measure]
+    values = [numbers.get(measure) for numbers in by_camera.values()]
+    if not values or any(value is None for value in values):
+        return ""
+    scaled = [factor * value for value in values]
+    return f"{np.mean(scaled):.{digits}f} ({' '.join(f'{value:.{digits}f}' for value in scaled)})"
+
+
+def runs_of(model_files: Sequence[Path]) -> list[Run]:
+    """Each network as it is, and adapted."""
+    recording = streams.MULTIVIEW.annotations
+    made_with = {
+        "code": code_version(),
+        "assets": assets_version(config.DEMO),
+        "recording": str(recording.stat().st_mtime_ns),
+    }
+    runs = []
+    for file in model_files or [streams.STREAMS["multiview"].assets.base_model]:
+        made_with = {**made_with, "network": str(file.stat().st_mtime_ns)}
+        for method, word in (("frozen", "frozen"), ("boa", "adapted")):
+            flags = ["--dataset_name", "multiview", "--model_file", str(file.resolve()), "--method", method]
+            row = f"{file.stem}, {word}"
+            runs.append(
+                Run(row, PROJECT / "experiments" / "real" / file_name(row), flags, config.SYNTHETIC_ROOT, made_with)
+            )
+    return runs
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what lacks, write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_file", type=Path, nargs="+", default=[], help="networks; default: that of footage")
+    options = parser.parse_args(argv)
+    missing = [file for file in options.model_file if not file.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing; name a network by --model_file")
+    frames, _ = streams.STREAMS["multiview"].open()
+    results = make_all(runs_of(options.model_file), jobs=1)
+    found = {row: summaries[0]["by_sequence"] for row, summaries in results.items()}
+    text = table({**found, "MediaPipe's own 3D": own_3d(frames)})
+    save_text(PROJECT / "experiments" / "real" / "table.md", text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    run_command(main)
