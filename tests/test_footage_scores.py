@@ -20,11 +20,22 @@ def random_joints(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_detected_joints_count_in_all_rows_and_those_of_data_sets_in_spin_s():
     predicted, given = random_joints(0)
     by_hand = (given[..., 2:] * (predicted - given[..., :2]) ** 2)[0]
-    assert losses.kp2d(predicted, given, ALL).item() == pytest.approx(by_hand.mean().item())
     assert losses.kp2d(predicted, given).item() == pytest.approx(by_hand[SPIN].mean().item())
+    near = given[..., :2] + 0.01 * predicted / predicted.norm(dim=-1, keepdim=True)
+    expected = (given[..., 2] * 0.01**2).mean().item() / 2
+    assert losses.kp2d(near, given, ALL).item() == pytest.approx(expected, rel=0.02)
     given[0, SPIN, 2] = 0
     assert losses.visible(given, ALL).tolist() == [True]
     assert losses.visible(given).tolist() == [False]
+
+
+def test_a_detected_joint_that_lies_elsewhere_pulls_as_far_as_any_other_and_no_more():
+    given = torch.cat([torch.zeros(1, 49, 2), torch.ones(1, 49, 1)], dim=-1)
+    pulls = []
+    for away in (0.02, 0.1, 0.5):
+        predicted = torch.full((1, 49, 2), away / 2**0.5, requires_grad=True)
+        pulls.append(torch.autograd.grad(losses.kp2d(predicted, given, ALL), predicted)[0].norm(dim=-1).max().item())
+    assert pulls[0] < pulls[1] == pytest.approx(pulls[2], rel=0.02)
 
 
 def test_the_motion_of_detected_joints_counts_where_both_frames_are_confident():

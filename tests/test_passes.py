@@ -62,8 +62,9 @@ def test_all_of_it_works_on_a_video_whose_bank_is_made_at_first_use(tmp_path, mo
     monkeypatch.setattr(streams, "missing_for_footage", lambda model_file: [tmp_path / "SMPL"])
     monkeypatch.setattr("synthetic.version.is_current", lambda *_: True)
     flags = ["--keypoints", str(tmp_path / "openpose"), "--passes", "2", "--preset", "dynaboa-internet"]
+    images = ["--model_file", str(streams.WILD_ASSETS.base_model)]  # which has features
     more = ["--cos_sim_threshold", "-1", "--optim_steps", "1", "--sample_num", "2"]
-    boa.main(["--name", "x", "--expdir", str(tmp_path), "--video", str(tmp_path / "clip.mp4"), *flags, *more])
+    boa.main(["--name", "x", "--expdir", str(tmp_path), "--video", str(tmp_path / "clip.mp4"), *flags, *images, *more])
     summary = toys.read_summary(tmp_path / "x")
     assert summary["complete"] and summary["frames"] == 3 and summary["extra_steps"] == 1
     assert "extra steps: 1.00 a frame" in (tmp_path / "x" / "performance.txt").read_text()
