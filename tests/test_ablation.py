@@ -183,6 +183,7 @@ def test_one_run_has_no_deviation():
 def test_rows_of_a_table_are_different_runs_of_boa_and_one_has_the_defaults(name):
     chosen = TABLES[name]
     stream = ["--video", "clip.mp4"] if chosen.clips else ["--dataset_name", chosen.stream]
+    stream += chosen.more
     rows = [options_of(["--name", "x", *stream, *flags]) for flags in chosen.rows.values()]
     assert all(rows.count(row) == 1 for row in rows)
     assert any(options_of(["--name", "x", *stream, *order]) in rows for order in ([], ["--first_order"]))
