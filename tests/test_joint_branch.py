@@ -169,7 +169,8 @@ def test_image_and_joints_put_together_begin_with_what_the_joints_say_and_learn_
     both = JointHMR.of(image, joints).eval()
     pictures, given = torch.randn(2, 3, 64, 64), some_joints(2)
     output = both(pictures, given)
-    torch.testing.assert_close(output[:3], joints(given)[:3])
+    # as in training, without what the joints of the mirror image say
+    torch.testing.assert_close(output[:3], joints.train()(given)[:3])
     torch.testing.assert_close(both.features(pictures), image.features(pictures))
     output.rotmat[:, 1:, 0, 1].sum().backward()
     assert both.decpose.weight.grad.abs().max() > 0
