@@ -146,7 +146,7 @@ WRONG = {
     "one number": ({"S": np.array(1.0)}, r"S has shape \(\) where"),
     "text": ({"center": np.full((FRAMES, 2), "a")}, r"center holds <U1 where numbers is needed"),
     "names of numbers": ({"imgname": np.arange(FRAMES)}, r"imgname holds int64 where text is needed"),
-    "not finite": ({"S": np.full((FRAMES, 24, 4), np.inf)}, r"joints_3d holds numbers that are not finite"),
+    "not finite": ({"S": np.full((FRAMES, 24, 4), np.inf)}, r"joints_3d of \S+ is not finite"),
     "no box": (
         {"scale": np.array([1.0, 0.0, 1.0])},
         r"center and scale of images/S9_Walking\.54138969_000001\.jpg are no",
