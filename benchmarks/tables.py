@@ -94,6 +94,7 @@ TABLES = {
         dataset="wild",
         measures=("adapted_share_of_box", "accel_mm"),
         clips=("wild_00_serve", "wild_01_run", "wild_02_talk"),
+        more=("--model_file", "data/demo/footage.pt"),  # the network of images
     ),
 }
 
