@@ -53,12 +53,13 @@ def score_run(run: Run) -> np.ndarray:
     """The scores of a run on a clip; UserError when its predictions or the truth are missing."""
     clip = Path(run.flags[run.flags.index("--video") + 1]).name
     remedy = "run the row again"
-    ours = load_npz(run.folder / "predictions.npz", ("joints_3d", "imgname"), remedy)
+    ours = load_npz(run.folder / "predictions.npz", ("joints_3d", "turn", "imgname"), remedy)
     truth = load_npz(run.root / "wild" / "3dpw_vid" / f"{clip}.npz", ("smpl_j3d", "imgname"), remedy)
     # a folder's frames are named with or without their ending
     place = {Path(str(name)).stem: row for row, name in enumerate(truth["imgname"])}
     numbers = np.array([place[Path(str(name)).stem] for name in ours["imgname"]])
-    return scores_of(ours["joints_3d"], truth["smpl_j3d"][numbers], numbers)
+    in_camera = ours["joints_3d"] @ ours["turn"].swapaxes(1, 2)
+    return scores_of(in_camera, truth["smpl_j3d"][numbers], numbers)
 
 
 def markdown(found: dict[str, list[np.ndarray]]) -> str:
@@ -80,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     named = dict(_row(text) for text in options.row)
     footage = TABLES["footage-rates"]
-    table = footage._replace(rows={**FROZEN, "adapted": [], **named}, clips=tuple(options.clips or footage.clips))
+    table = footage._replace(
+        rows={**FROZEN, "adapted": [], **named}, clips=tuple(options.clips or footage.clips), more=()
+    )
     runs = runs_of("footage-truth", table, options.seeds)
     make_all(runs, options.jobs)
     found: dict[str, list[np.ndarray]] = {}

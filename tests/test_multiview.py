@@ -449,7 +449,8 @@ def test_predictions_are_matched_with_the_truth_by_the_names_of_frames(tmp_path)
     np.savez(tmp_path / "wild/3dpw_vid/clip.npz", smpl_j3d=truth, imgname=np.array(names))
     np.savez(
         tmp_path / "predictions.npz",
-        joints_3d=truth[1:],
+        joints_3d=truth[1:] @ np.diag([-1.0, 1, -1]),
+        turn=np.tile(np.diag([-1.0, 1, -1]), (3, 1, 1)),
         imgname=np.array(["image_00001", "image_00002", "image_00003"]),
     )
     run = Run("row", tmp_path, ["--video", str(tmp_path / "imageFiles/clip")], tmp_path, {})
