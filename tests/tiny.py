@@ -67,6 +67,7 @@ def command(own_world, monkeypatch, tmp_path) -> Callable[..., Path]:
         return toys.TinyRegressor()
 
     monkeypatch.setattr(models.hmr, "load_hmr", tiny_hmr)
+    monkeypatch.setattr("utils.resume.PATIENCE", 600.0)  # a busy machine is no reason to break a frame off
 
     def run(name: str, *flags: str) -> Path:
         boa.main(["--name", name, "--expdir", str(tmp_path / "out"), *flags])

@@ -322,6 +322,7 @@ class VideoWriter:
         encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
         encoder.framerate, encoder.time_base = self.rate, 1 / self.rate
         encoder.gop_size = self.segment
+        encoder.thread_count = 1  # nothing of the bytes shall depend on how threads take turns
         encoder.options = {"crf": str(self.quality), "preset": "veryfast"}
         encoder.flags |= self.av.codec.context.Flags.global_header
 
