@@ -305,7 +305,8 @@ def test_loop_agrees(parity_kit, parity_folder, assets, variant, more):
             assert np.median(away) < median
         prediction = learner.predict(frame)
         for field, atol in (("rotmat", 1.5e-3), ("betas", 1e-3), ("cam", 3e-4)):
-            near(getattr(prediction, field)[0], wanted[field][t], atol=3e-5 if t == 0 else atol)
+            # Adam's first step gives every weight the same length, also those whose gradient is all difference
+            near(getattr(prediction, field)[0], wanted[field][t], atol=3e-5 if t == 0 and not more else atol)
         scores = score_3dpw(prediction, frame, bodies, regressor)[2]
         for name, ours in (("mpjpe", "mpjpe"), ("pampjpe", "pampjpe"), ("pme", "pve"), ("ume", "ume")):
             near(scores[ours] / MM, wanted[name][t : t + 1], rtol=5e-4)
