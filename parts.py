@@ -89,7 +89,7 @@ class Processes:
     def run(self, command: list[str], output: Path) -> int:
         """Run a command, append what it prints to a file -> its exit status."""
         with output.open("ab") as file:
-            # in a session of its own, so that Ctrl-C arrives by `stop` alone
+            # in a process group of its own, so that Ctrl-C arrives by `stop` alone
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         self.running.add(process)
         try:
