@@ -20,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.ablation import PROJECT, Run, make_all, runs_of
 from benchmarks.tables import FROZEN, TABLES
 from utils.errors import UserError, run_command
+from utils.evaluation import Acceleration, score_limbs
 from utils.files import load_npz, save_text
 from utils.joints import JOINTS49, LIMBS, rows
-from utils.metrics import acceleration_error, point_error, procrustes_align
 
 TITLES = ("MPJPE [mm]", "PA-MPJPE [mm]", "accel. [mm]", "frames")
-_HIPS = rows(["Right Hip", "Left Hip"], LIMBS)
 
 
 def scores_of(predicted: np.ndarray, given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -36,17 +35,12 @@ def scores_of(predicted: np.ndarray, given: np.ndarray, numbers: np.ndarray) -> 
         numbers: (F,) of the frames; an acceleration needs three that follow one another
     """
     limbs = [joints[:, rows(LIMBS.values(), JOINTS49)].astype(np.float64) for joints in (predicted, given)]
-    ours, truth = (joints - joints[:, _HIPS].mean(1, keepdims=True) for joints in limbs)
-    triples = [slice(first, first + 3) for first in range(len(numbers) - 2) if numbers[first + 2] - numbers[first] == 2]
-    accelerations = [acceleration_error(ours[triple], truth[triple]) for triple in triples]
-    return np.array(
-        [
-            point_error(ours, truth).mean(),
-            point_error(procrustes_align(ours, truth), truth).mean(),
-            np.mean(accelerations) if accelerations else np.nan,
-            len(numbers),
-        ]
-    )
+    ours, truth, scores = score_limbs(*limbs)
+    acceleration = Acceleration(step=1)
+    errors = np.array([acceleration("", 0, *frame) for frame in zip(numbers, ours, truth, strict=True)])
+    known = errors[~np.isnan(errors)]
+    accel = known.mean() if len(known) else np.nan
+    return np.array([scores["mpjpe"].mean(), scores["pampjpe"].mean(), accel, len(numbers)])
 
 
 def score_run(run: Run) -> np.ndarray:

@@ -116,7 +116,8 @@ def plain_frames_of(
 def measure(depth: int, rounds: int, device: torch.device) -> tuple[dict[str, float], dict[str, Clock]]:
     """Median seconds a frame of the plain step and of each mode, and the clocks of the modes."""
     assets, count = streams.DEMO_ASSETS, rounds + _WARM_UP
-    bodies = {gender: body.to(device) for gender, body in load_bodies(*assets[:3:2], GENDERS).items()}
+    bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, GENDERS)
+    bodies = {gender: body.to(device) for gender, body in bodies.items()}
     regressor = load_npy(assets.regressor_h36m, (len(H36M17), len(bodies["neutral"].v_template)), "")
     regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
     with tempfile.TemporaryDirectory() as folder:
@@ -167,8 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"| {mode} | {value:.2f} | {seconds[step.PLAIN] / value:.2f} |")
     names = list(dict.fromkeys(name for clock in clocks.values() for name in clock.seconds))
     print(f"\n| mean ms | {' | '.join(clocks)} |\n|---|{'---|' * len(clocks)}")
+    count = options.rounds + _WARM_UP
     for name in names:
-        count = options.rounds + _WARM_UP
         print(f"| {name} | {' | '.join(f'{1000 * clock.seconds[name] / count:.0f}' for clock in clocks.values())} |")
 
 

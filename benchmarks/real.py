@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,6 +27,7 @@ from utils.evaluation import Scorer, score_multiview
 from utils.files import save_text
 from utils.image import read_rgb
 from utils.joints import JOINTS49, LIMBS, MEDIAPIPE33, rows
+from utils.scores import SCORES, means_of
 from utils.structures import Prediction
 
 MEASURES = {
@@ -34,6 +36,7 @@ MEASURES = {
     "accel_mm": ("accel. [mm]", 1, 1),
     "reprojection_share_of_box": ("2D error [% of the box]", 100, 1),
 }
+OWN_SCORES = ("mpjpe", "pampjpe", "accel")  # those that 3D without a camera has
 Numbers = Mapping[str, float | None]  # measure -> mean, None where there is none
 
 
@@ -56,8 +59,8 @@ def own_3d(frames: CroppedFrames) -> dict[str, Numbers]:
         landmarks = pose.process(read_rgb(frames.images / frame["imgname"])).pose_world_landmarks
         if landmarks:
             points = np.array([[mark.x, mark.y, mark.z] for mark in landmarks.landmark])
-            scores += scorer(as_prediction(points), batch_of_one(frame))
-    return {camera: mean_of(scores) for camera, scores in found.items()}
+            scores += scorer(as_prediction(points), default_collate([frame]))
+    return {camera: by_column(means_of(scores, OWN_SCORES)) for camera, scores in found.items()}
 
 
 def as_prediction(points: np.ndarray) -> Prediction:
@@ -68,20 +71,9 @@ def as_prediction(points: np.ndarray) -> Prediction:
     return Prediction(nothing, nothing, nothing, joints, nothing, torch.full((1, len(JOINTS49), 2), torch.nan))
 
 
-def batch_of_one(frame: Mapping[str, object]) -> dict[str, object]:
-    """What the scores look at of a frame of CroppedFrames."""
-    numbers = {name: torch.as_tensor(np.asarray(frame[name])[None]) for name in ("joints_3d", "keypoints_2d", "ray")}
-    places = {name: torch.tensor([int(frame[name])]) for name in ("person", "number")}
-    return {**numbers, **places, "sequence": [frame["sequence"]]}
-
-
-def mean_of(scores: Sequence[Mapping[str, float]]) -> Numbers:
-    """Mean of each score over the frames that have it."""
-    means = {}
-    for name, measure in (("mpjpe", "mpjpe_mm"), ("pampjpe", "pampjpe_mm"), ("accel", "accel_mm")):
-        values = np.array([row[name] for row in scores], dtype=float)
-        means[measure] = float(np.nanmean(values)) if np.isfinite(values).any() else None
-    return means
+def by_column(means: Mapping[str, float | None]) -> Numbers:
+    """Means of scores under the names that summary.json has for them."""
+    return {SCORES[name].column: mean for name, mean in means.items()}
 
 
 def table(found: Mapping[str, Mapping[str, Numbers]]) -> str:

@@ -5,10 +5,9 @@ chosen on what is reported. Footage has learning rates of its own, chosen on ren
 truth (wild), and clip by clip as `--video` sees it, with the joints of MediaPipe (footage).
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
-NETWORK_OF_IMAGES = str(Path(__file__).parents[1] / "data" / "demo" / "footage.pt")
+import streams
 
 Rows = dict[str, list[str]]
 
@@ -97,7 +96,7 @@ TABLES = {
         dataset="wild",
         measures=("adapted_share_of_box", "accel_mm"),
         clips=("wild_00_serve", "wild_01_run", "wild_02_talk"),
-        more=("--model_file", NETWORK_OF_IMAGES),
+        more=("--model_file", str(streams.WILD_ASSETS.base_model)),
     ),
 }
 
