@@ -40,7 +40,6 @@ from datasets import retrieval
 from footage.detections import detect, try_out
 from footage.people import Footage
 from footage.video import Video
-from models.hmr import load_hmr
 from models.smpl import load_bodies
 from synthetic import stream
 from synthetic.poses import training_poses
@@ -105,6 +104,8 @@ def convert_smpl(options: argparse.Namespace) -> None:
 
 def make_bank(options: argparse.Namespace) -> None:
     """Sort Human3.6M's training images by what the base model sees in them."""
+    from models.hmr import load_hmr  # torchvision takes more than a second to load, in every worker of the others, too
+
     file, samples = streams.H36M.bank, streams.open_source(streams.H36M)
     network = load_hmr(streams.ASSETS.mean_params, Path(options.model_file or streams.ASSETS.base_model)).eval()
     if not options.overwrite and file.exists() and not retrieval.differences(file, network, samples, "--overwrite it"):
