@@ -32,8 +32,9 @@ demo: venv
 	$(PIP) install --no-deps -r requirements-video.txt && touch $@ \
 		|| echo "MediaPipe cannot be had here; what needs it is not tested"
 
+# Files of tests side by side, each on one thread.
 test: .venv/dev .venv/video
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev
 	.venv/bin/ruff check .

@@ -38,6 +38,18 @@ def note_agreement(actual: np.ndarray, expected: np.ndarray) -> None:
     agreement[test] = (max(before[0], difference), max(before[1], relative))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What a process of several that share the tests tells the one that prints the table."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["agreement"] = agreement
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take what such a process told; one that died told nothing."""
+    agreement.update(getattr(node, "workeroutput", {}).get("agreement", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if agreement:
         terminalreporter.section("largest difference from the published method's numbers")

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -90,15 +88,11 @@ def test_a_data_set_without_a_joint_that_the_losses_use_is_an_error_that_says_wh
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     encode(tmp_path / "long.mp4", list(range(1200)), size=(160, 120))
     own = Clip(tmp_path, np.repeat(figure(80, 60, 80)[None], 1200, axis=0))
-    paths = os.pathsep.join(map(str, (conftest.PROJECT, conftest.PROJECT / "tests")))
-    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    peaks = []
-    for count in (300, 1200):
-        script = conftest.PROJECT / "tests" / "scripts" / "footage_memory.py"
-        arguments = (tmp_path / "long.mp4", own.openpose(), count, tmp_path / str(count))
-        result = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True, env=env)
-        assert result.returncode == 0, result.stderr
-        peaks.append(float(result.stdout))
+    openpose = own.openpose()
+    peaks = [
+        float(conftest.run_script("footage_memory.py", tmp_path / "long.mp4", openpose, count, tmp_path / str(count)))
+        for count in (300, 1200)
+    ]
     assert peaks[1] - peaks[0] < 10, peaks  # MB; of 3,000 frames less than 30
 
 
