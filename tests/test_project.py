@@ -88,7 +88,7 @@ def test_every_package_that_is_imported_is_declared_and_the_other_way_round():
     assert in_tests <= declared | optional["dev"] | optional["video"]
     assert declared <= used | in_tests
     # one is a command, the other what --cluster is tested with
-    assert optional["dev"] - {"ruff", "submitit"} <= in_tests
+    assert optional["dev"] - {"pytest-xdist", "ruff", "submitit"} <= in_tests
     # the others of the video extra are what MediaPipe asks for, since it is installed without
     assert "mediapipe" in used and optional["body"] | optional["cluster"] <= used
 
