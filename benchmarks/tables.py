@@ -32,7 +32,6 @@ _PARTS: Rows = {
     "dynamic steps": ["--dynamic_boa"],
     "retrieval": ["--retrieval"],
     "dynamic steps, retrieval": ["--dynamic_boa", "--retrieval"],
-    "all of DynaBOA's settings": ["--preset", "dynaboa"],
     "two passes": ["--passes", "2"],
     "soft reset": ["--soft_reset", "0.5"],
 }
