@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flags import SHORTHANDS, Options, learning_rates, modes, other_defaults
+from flags import SHORTHANDS, Options, defaults, modes, other_defaults
 from models.learner import Learner, Past, feature_change, make_learner, weights_kept
 from models.prediction import predict, predict_apart
 from parts import is_divided, run_divided
@@ -222,7 +222,7 @@ def go_through(run: Run, learner: Learner, options: Options, checkpoints: Checkp
 
 def read_options(argv: Sequence[str] | None = None) -> Options:
     """The flags of the command line; a stream may have defaults of its own."""
-    return parse(Options, __doc__, argv, learning_rates, other_defaults(), modes, SHORTHANDS)
+    return parse(Options, __doc__, argv, defaults, other_defaults(), modes, SHORTHANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

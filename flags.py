@@ -142,14 +142,14 @@ def several_clips(video: str) -> list[Path]:
     return [existing(path.parent / line, f"correct the list {path}") for line in lines if line]
 
 
-def learning_rates(options: RunOptions) -> Mapping[str, float]:
-    """The default learning rates of what the options choose, where they are not the paper's; none when frozen."""
+def defaults(options: RunOptions) -> Mapping[str, float | str]:
+    """The defaults of what the options choose to run on, where they are not the paper's."""
     if options.video:
         return streams.footage_defaults(options.model_file)
-    return streams.STREAMS[options.dataset_name].learning_rates
+    return streams.STREAMS[options.dataset_name].defaults
 
 
-def other_defaults() -> dict[str, Mapping[str, float]]:
+def other_defaults() -> dict[str, Mapping[str, float | str]]:
     """Where defaults are not the paper's -> these."""
-    others = {name: stream.learning_rates for name, stream in streams.STREAMS.items() if stream.learning_rates}
+    others = {name: stream.defaults for name, stream in streams.STREAMS.items() if stream.defaults}
     return {**others, FOOTAGE: streams.footage_defaults("")}

@@ -191,6 +191,8 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     from footage.window import open_window
 
     assets, device = streams.footage_assets(options.model_file), choose_device(options.device)
+    if assets is streams.FOOTAGE_ASSETS and options.method == "frozen":
+        log.info("the free network is used as it is: --method boa adapts it, closer to the 2D joints but not in 3D")
     footage = open_footage(options)
     is_camera = footage.video.is_camera
     if is_camera and options.passes > 1:

@@ -56,7 +56,7 @@ class Stream(NamedTuple):
         score: one of utils.evaluation's
         protocol: its name in the results
         target, source: what is adapted to, and the labelled source
-        learning_rates: those of boa.py's options that are not the paper's here
+        defaults: those of boa.py's options that are not the paper's here
         joints: those of the 49 that the 2D losses see; a detector has OpenPose's, too
         detected_at: frames/s, where the 2D joints are a detector's, which may exchange left and right; 0: they are not
     """
@@ -67,7 +67,7 @@ class Stream(NamedTuple):
     target: Recording
     source: Recording
     assets: Assets
-    learning_rates: Mapping[str, float] = {}
+    defaults: Mapping[str, float] = {}
     joints: slice = SPIN
     detected_at: float = 0.0
 
@@ -142,8 +142,10 @@ SYNTHETIC_LEARNING_RATES = {"lr": 3e-5, "metalr": 8e-5}
 # of the smallest 2D error on rendered footage (`make wild-rates footage-rates`)
 WILD_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
 # a network that is given the joints keeps the paper's learning rates: larger ones lose the body in long clips, and it
-# has no need of a labelled source (docs/footage.md)
-FOOTAGE_DEFAULTS = {"labelloss_weight": 0.0}
+# has no need of a labelled source; nor does adapting it bring anything in 3D, so that a video leaves it out
+# (docs/footage.md)
+JOINTS_DEFAULTS = {"labelloss_weight": 0.0}
+FOOTAGE_DEFAULTS = {**JOINTS_DEFAULTS, "method": "frozen"}
 
 
 def _street(split: str) -> Stream:
@@ -186,14 +188,14 @@ STREAMS = {
         MULTIVIEW,
         WILD,
         FOOTAGE_ASSETS,
-        FOOTAGE_DEFAULTS,
+        JOINTS_DEFAULTS,
         joints=slice(None),
         detected_at=60.0,
     ),
 }
 
 
-def footage_defaults(model_file: str) -> Mapping[str, float]:
+def footage_defaults(model_file: str) -> Mapping[str, float | str]:
     """Options of boa.py that are not the paper's for `--video`: of the free network of joints, or of one of images."""
     is_free = not model_file and missing_for_footage("")
     return FOOTAGE_DEFAULTS if is_free else WILD_LEARNING_RATES

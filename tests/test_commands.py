@@ -258,7 +258,7 @@ def test_without_3dpw_the_free_benchmark_is_named(own_world, monkeypatch, tmp_pa
 
 
 def test_a_stream_may_have_defaults_of_its_own_and_a_flag_overrules_them(own_world, monkeypatch, tmp_path):
-    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream._replace(learning_rates={"lr": 1e-5, "metalr": 2e-5}))
+    monkeypatch.setitem(streams.STREAMS, "3dpw", own_world.stream._replace(defaults={"lr": 1e-5, "metalr": 2e-5}))
     boa.main(["--name", "x", "--expdir", str(tmp_path), "--metalr", "0", "--labelloss_weight", "0"])
     options = toys.read_summary(tmp_path / "x")["options"]
     assert (options["lr"], options["metalr"], options["beta1"]) == (1e-5, 0, 0.5)

@@ -69,7 +69,7 @@ def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
         ["--retrieval", "--sample_num", "2", "--upper_level_mixtrain", "0", "--per_sequence", "--workers", "2"],
         ["--preset", "dynaboa", "--first_order", "0", "--expname", "y", "--soft_reset", "0.5"],
         ["--method", "frozen", "--dataset_name", "synthetic"],
-        ["--video", "a.mp4", "--dynamic_boa", "1", "--passes", "2", "--smooth", "0"],
+        ["--video", "a.mp4", "--method", "boa", "--dynamic_boa", "1", "--passes", "2", "--smooth", "0"],
     ],
 )
 def test_a_command_line_of_all_options_gives_the_same_options(flags):

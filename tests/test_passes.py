@@ -85,7 +85,7 @@ def test_a_camera_has_no_second_pass(monkeypatch, tmp_path):
 
     monkeypatch.setattr("runs.open_footage", lambda options: Footage())
     with pytest.raises(UserError, match=r"--passes is for what is recorded"):
-        boa.main(["--name", "x", "--expdir", str(tmp_path), "--video", "0", "--passes", "2"])
+        boa.main(["--name", "x", "--expdir", str(tmp_path), "--video", "0", "--method", "boa", "--passes", "2"])
 
 
 # weights that go back at a cut
@@ -124,7 +124,10 @@ def test_the_weights_keep_a_fraction_of_their_change_at_a_cut_and_so_does_the_te
 
 
 def test_a_reset_is_refused_where_there_are_no_cuts_to_know(capsys):
-    for flags, mode in ((["--video", "a.mp4"], "--dataset_name"), (["--method", "frozen"], "--method boa")):
+    for flags, mode in (
+        (["--video", "a.mp4", "--method", "boa"], "--dataset_name"),
+        (["--method", "frozen"], "--method boa"),
+    ):
         with pytest.raises(SystemExit):
             boa.read_options(["--name", "x", "--soft_reset", "0.5", *flags])
         assert f"--soft_reset does nothing here: it is for {mode}" in capsys.readouterr().err

@@ -184,8 +184,9 @@ def test_a_video_with_files_of_joints_runs_as_printed(tmp_path):
     toys.write_openpose(tmp_path / "openpose", 3)
     toys.write_source(tmp_path / "wild-source", tmp_path / "wild-source" / "h36m_train.npz")
     [command] = [c for c in pages.commands(pages.section(README, "Your own video")) if "--keypoints" in c]
-    run_printed(command, tmp_path, {"SYNTHETIC_ROOT": str(tmp_path), "BOA_DATA": str(tmp_path / "nothing")})
     folder = tmp_path / "experiments" / "tennis-openpose"
-    summary = toys.read_summary(folder)
-    assert summary["complete"] and summary["frames"] == 3 and summary["frames_not_adapted"] == 0
-    assert {"overlay.mp4", "reprojection.png", "predictions.npz"} <= {file.name for file in folder.iterdir()}
+    for method, more in (("frozen", []), ("boa", ["--method", "boa", "--overwrite"])):
+        run_printed(command + more, tmp_path, {"SYNTHETIC_ROOT": str(tmp_path), "BOA_DATA": str(tmp_path / "nothing")})
+        summary = toys.read_summary(folder)
+        assert summary["complete"] and summary["frames"] == 3 and summary["options"]["method"] == method
+        assert {"overlay.mp4", "reprojection.png", "predictions.npz"} <= {file.name for file in folder.iterdir()}

@@ -323,8 +323,8 @@ class VideoWriter:
         encoder.framerate, encoder.time_base = self.rate, 1 / self.rate
         encoder.gop_size = self.segment
         encoder.thread_count = 1  # nothing of the bytes shall depend on how threads take turns
-        # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the same
-        # frames in one of three busy runs, on a processor with AVX-512
+        # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the
+        # same frames in one of three busy runs, on a processor with AVX-512
         encoder.options = {"crf": str(self.quality), "preset": "veryfast", "mbtree": "0"}
         encoder.flags |= self.av.codec.context.Flags.global_header
 
