@@ -4,7 +4,8 @@
     python benchmarks/footage_truth.py --row "steady: --motionloss_weight 0.8"
 
 Clips of the stream `wild` are run as videos (`boa.py --video`), and predictions.npz is scored against the joints that
-were rendered: the twelve of the limbs, around the hips, in the axes of the camera, as on real people.
+were rendered: the twelve of the limbs, around the hips, in the axes of the camera, as on real people. Each row is there
+as it was predicted, and smoothed over time as it is saved.
 """
 
 import argparse
@@ -19,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.ablation import PROJECT, Run, make_all, runs_of
 from benchmarks.tables import FROZEN, TABLES
+from footage.smoothing import smooth_joints
+from models.smpl import SMPL, load_bodies
+from streams import DEMO_ASSETS
 from utils.errors import UserError, run_command
 from utils.evaluation import Acceleration, score_limbs
 from utils.files import load_npz, save_text
@@ -43,25 +47,30 @@ def scores_of(predicted: np.ndarray, given: np.ndarray, numbers: np.ndarray) -> 
     return np.array([scores["mpjpe"].mean(), scores["pampjpe"].mean(), accel, len(numbers)])
 
 
-def score_run(run: Run) -> np.ndarray:
-    """The scores of a run on a clip; UserError when its predictions or the truth are missing."""
+def score_run(run: Run, body: SMPL) -> np.ndarray:
+    """The scores (2,4) of a run on a clip, as predicted and smoothed.
+
+    Raises UserError when its predictions or the truth are missing.
+    """
     clip = Path(run.flags[run.flags.index("--video") + 1]).name
     remedy = "run the row again"
-    ours = load_npz(run.folder / "predictions.npz", ("joints_3d", "turn", "imgname"), remedy)
+    ours = load_npz(run.folder / "predictions.npz", ("joints_3d", "turn", "imgname", "rotmat", "betas", "time"), remedy)
     truth = load_npz(run.root / "wild" / "3dpw_vid" / f"{clip}.npz", ("smpl_j3d", "imgname"), remedy)
     # a folder's frames are named with or without their ending
     place = {Path(str(name)).stem: row for row, name in enumerate(truth["imgname"])}
     numbers = np.array([place[Path(str(name)).stem] for name in ours["imgname"]])
-    in_camera = ours["joints_3d"] @ ours["turn"].swapaxes(1, 2)
-    return scores_of(in_camera, truth["smpl_j3d"][numbers], numbers)
+    smoothed = smooth_joints(ours["rotmat"], ours["betas"], ours["time"], body)
+    in_camera = [joints @ ours["turn"].swapaxes(1, 2) for joints in (ours["joints_3d"], smoothed)]
+    return np.stack([scores_of(joints, truth["smpl_j3d"][numbers], numbers) for joints in in_camera])
 
 
 def markdown(found: dict[str, list[np.ndarray]]) -> str:
-    """Mean over the clips of each row, and how many frames there were."""
+    """Mean over the clips of each row, and how many frames there were; `found` has (2,4) for each clip."""
     lines = [["", *TITLES], ["---"] * (len(TITLES) + 1)]
     for row, scores in found.items():
-        *means, _ = np.nanmean(scores, axis=0)
-        lines.append([row, *(f"{mean:.1f}" for mean in means), f"{int(np.sum(scores, axis=0)[-1])}"])
+        for suffix, of_clips in zip(("", ", smoothed"), np.stack(scores, axis=1), strict=True):
+            *means, _ = np.nanmean(of_clips, axis=0)
+            lines.append([row + suffix, *(f"{mean:.1f}" for mean in means), f"{int(of_clips[:, -1].sum())}"])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -76,13 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     named = dict(_row(text) for text in options.row)
     footage = TABLES["footage-rates"]
     table = footage._replace(
-        rows={**FROZEN, "adapted": [], **named}, clips=tuple(options.clips or footage.clips), more=()
+        rows={**FROZEN, "adapted": ["--method", "boa"], **named}, clips=tuple(options.clips or footage.clips), more=()
     )
     runs = runs_of("footage-truth", table, options.seeds)
     make_all(runs, options.jobs)
+    body = load_bodies(DEMO_ASSETS.smpl_model_dir, DEMO_ASSETS.regressor_extra, ("neutral",))["neutral"]
     found: dict[str, list[np.ndarray]] = {}
     for run in runs:
-        found.setdefault(run.row, []).append(score_run(run))
+        found.setdefault(run.row, []).append(score_run(run, body))
     text = markdown(found)
     save_text(PROJECT / "experiments" / "footage-truth" / "table.md", text)
     print(text, end="")

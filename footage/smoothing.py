@@ -1,6 +1,9 @@
 """Smoothing of a recorded clip over time, by what lies before and after each frame: a Gaussian in time."""
 
 import numpy as np
+import torch
+
+from models.smpl import SMPL
 
 DEVIATION = 0.07  # s; of the smallest error of the 3D joints on rendered footage (docs/footage.md)
 _FARTHEST = 3.0  # deviations, beyond which a frame has no say
@@ -27,3 +30,10 @@ def smooth_rotations(rotmat: np.ndarray, times: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(smooth(rotmat, times))
     u[..., -1] *= np.linalg.det(u @ vt)[..., None]
     return u @ vt
+
+
+def smooth_joints(rotmat: np.ndarray, betas: np.ndarray, times: np.ndarray, body: SMPL) -> np.ndarray:
+    """Joints (N,49,3) m of a clip as it is saved: smoothed rotations (N,24,3,3), and one shape of betas (N,10)."""
+    smoothed = torch.as_tensor(smooth_rotations(rotmat, times), dtype=torch.float32)
+    shape = torch.as_tensor(betas, dtype=torch.float32).mean(0, keepdim=True)
+    return body.from_rotmat(smoothed, shape.expand(len(smoothed), -1)).joints.numpy()

@@ -17,6 +17,7 @@ from benchmarks.ablation import Run
 from datasets import multiview as stream
 from datasets.base import batches
 from footage.keypoints import KeypointFiles
+from footage.smoothing import smooth_joints
 from footage.video import Video
 from utils.data_preprocess import multiview
 from utils.data_preprocess.conversion import Settings
@@ -420,7 +421,7 @@ def test_a_detectors_own_3d_is_scored_by_the_names_of_its_landmarks(columns):
     points = np.full((33, 3), np.nan)
     points[rows(LIMBS.values(), MEDIAPIPE33)] = columns["S"][0, rows(LIMBS, SPIN24), :3] + [4, 5, 6]
     one = {name: column[:1] for name, column in columns.items()}
-    _, _, scores = score_multiview(real.as_prediction(points), frame_of(one), {}, torch.zeros(0))
+    _, _, scores = score_multiview(real.as_prediction(real.of_landmarks(points)), frame_of(one), {}, torch.zeros(0))
     assert scores["mpjpe"][0] < 1e-3
 
 
@@ -442,7 +443,7 @@ def test_rendered_footage_is_scored_around_the_hips_and_over_frames_that_follow_
     np.testing.assert_allclose([mpjpe, accel], [120 / 12 / 5, 0], atol=1e-6)
 
 
-def test_predictions_are_matched_with_the_truth_by_the_names_of_frames(tmp_path):
+def test_predictions_are_matched_with_the_truth_by_the_names_of_frames(tmp_path, bodies):
     truth = np.random.default_rng(0).normal(0, 0.4, (4, len(JOINTS49), 3))
     names = [f"imageFiles/clip/image_{frame:05d}.jpg" for frame in range(4)]
     (tmp_path / "wild/3dpw_vid").mkdir(parents=True)
@@ -452,6 +453,23 @@ def test_predictions_are_matched_with_the_truth_by_the_names_of_frames(tmp_path)
         joints_3d=truth[1:] @ np.diag([-1.0, 1, -1]),
         turn=np.tile(np.diag([-1.0, 1, -1]), (3, 1, 1)),
         imgname=np.array(["image_00001", "image_00002", "image_00003"]),
+        rotmat=np.tile(np.eye(3), (3, 24, 1, 1)),
+        betas=np.zeros((3, 10)),
+        time=np.arange(3) / 25,
     )
     run = Run("row", tmp_path, ["--video", str(tmp_path / "imageFiles/clip")], tmp_path, {})
-    np.testing.assert_allclose(footage_truth.score_run(run), [0, 0, 0, 3], atol=1e-6)
+    predicted, smoothed = footage_truth.score_run(run, bodies["neutral"])
+    np.testing.assert_allclose(predicted, [0, 0, 0, 3], atol=1e-6)
+    assert smoothed[0] > 100 and smoothed[3] == 3  # who stands is not the truth
+
+
+def test_joints_are_smoothed_as_a_clip_is_saved(bodies):
+    """A pose that shakes about another one comes to rest there, with one shape; a pose that stays, stays."""
+    body, times = bodies["neutral"], np.arange(40) / 50
+    shaken = np.array([cv2.Rodrigues(np.array([0, 0, 0.1 * (-1) ** frame]))[0] for frame in range(40)])
+    rotmat = np.tile(np.eye(3), (40, 24, 1, 1))
+    rotmat[:, 16] = shaken
+    betas = np.random.default_rng(0).normal(size=(40, 10))
+    [rest] = body.from_rotmat(torch.eye(3).expand(1, 24, 3, 3), torch.tensor(betas).float().mean(0)[None]).joints
+    joints = smooth_joints(rotmat, betas, times, body)
+    np.testing.assert_allclose(joints[10:30], rest.expand(20, -1, -1), atol=1e-4)
