@@ -252,7 +252,7 @@ def open_footage(options: RunOptions, misfit: "Misfit | None" = None) -> "Footag
     from footage.video import Video
 
     video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
-    return Footage(video, options.keypoints, options.person, options.first_frame, misfit)
+    return Footage(video, options.keypoints, options.person_number, options.first_frame, misfit)
 
 
 def labelled_source(

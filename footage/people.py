@@ -3,7 +3,7 @@
 Nothing is kept but the frames of the start, in which it is decided whom to follow, and those of a gap.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from footage.detector import MIN_JOINTS, Detector, is_person, stack
 from footage.keypoints import KeypointFiles
@@ -218,6 +219,19 @@ def follow(
         numbers = tracker.update(people)
         number = number or next(iter(numbers), 0)
         yield frame, dict(zip(numbers, people, strict=True)).get(number)
+
+
+def find_people(footage: Footage) -> dict[int, int]:
+    """In how many frames everybody is seen, by the number that they are followed by.
+
+    Raises UserError for a damaged video or file, and when nobody is there.
+    """
+    tracker, seen, frames = Tracker(), np.zeros(len(JOINTS49)), Counter[int]()
+    for frame in tqdm(footage.video, total=footage.frames, unit=" frames", desc="who is there"):
+        frames.update(tracker.update(_to_follow(footage.detector.detect_all(frame), frame, seen)))
+    if not frames:
+        raise UserError(footage.nobody(seen))
+    return dict(sorted(frames.items()))
 
 
 def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.ndarray:
