@@ -191,7 +191,7 @@ def _attempt(part: Part, launcher: Launcher, stopping: threading.Event) -> str:
     return lines[-1] if lines else "it ended without a word"
 
 
-def _part(options: Options, parent: Path, name: str, **more: str) -> Part:
+def _part(options: Options, parent: Path, name: str, **more: str | int) -> Part:
     alone = {"per_sequence": False, "overwrite": False, "resume": True}
     alone |= {"workers": 1, "cluster": "none", "cluster_options": ""}
     options = dataclasses.replace(options, name=name, expdir=str(parent), **alone, **more)
@@ -292,41 +292,46 @@ def _run_clips(options: Options, with_source: bool) -> RunFolder:
 
 
 def _run_people(options: Options, with_source: bool) -> RunFolder:
-    """Everybody in a clip: a run for each, then what shows all of them."""
+    """Everybody in a clip: they are told apart, then each is followed by a run, then all are shown."""
     footage = open_footage(options)
     if footage.video.is_camera:
         raise UserError("--person all goes through a clip once more for each person; a camera shows it once: name one")
-    keypoints = {} if options.keypoints == "mediapipe" else {"keypoints": Path(options.keypoints)}
-    run = _open_footage_folder(options, {"video": Path(options.video), **keypoints}, [])
+    detects = options.keypoints == "mediapipe"
+    given = {} if detects else {"keypoints": Path(options.keypoints)}
+    run = _open_footage_folder(options, {"video": Path(options.video), **given}, [])
     if run.is_complete:
         return run
-    there = _who_is_there(run.folder / PARTS, footage)
-    long_enough = SHORTEST * min(footage.rate, there["frames"])
-    numbers = [number for number, frames in there["seen"].items() if frames >= long_enough]
+    parent = run.folder / PARTS
+    kept = parent / "keypoints" if detects else None  # one detector tells all apart, and where each is
+    there = _who_is_there(parent, footage, kept)
+    enough = SHORTEST * min(footage.rate, there["frames"])
+    numbers = [number for number, frames in there["seen"].items() if frames >= enough]
     left_out = len(there["seen"]) - len(numbers)
-    log.info("people who are followed: %s; for too few frames seen, and left out: %d", ", ".join(numbers), left_out)
-    parts = [_part(options, run.folder / PARTS, f"person-{number}", person=number) for number in numbers]
+    log.info("people who are followed: %s; seen for too few frames, and left out: %d", ", ".join(numbers), left_out)
+    joints = {"keypoints": str(kept), "first_frame": there["first"]} if kept else {}
+    parts = [_part(options, parent, f"person-{number}", person=number, **joints) for number in numbers]
     failed = _run_all(options, run, parts)
     if not failed:
         _show_all(options, run.folder, parts)
     facts = {"frames": there["frames"], "people": len(parts), "left_out": left_out, **there["facts"]}
     _save_table(run, parts, "person", {**facts, "failed": failed})
-    _check(failed, parts, run.folder / PARTS)
+    _check(failed, parts, parent)
     remove_all(run.folder)
     return run
 
 
-def _who_is_there(folder: Path, footage: "Footage") -> dict[str, Any]:
-    """How many `frames` a clip has, in how many everybody is `seen`, and `facts` of it; found once for a folder."""
+def _who_is_there(parent: Path, footage: "Footage", kept: Path | None) -> dict[str, Any]:
+    """What find_people finds, how many `frames` a clip has, and `facts` of it; looked for once in the life of a run."""
     from footage.people import find_people  # takes long to load
 
-    file = folder / "people.json"
+    file = parent / "people.json"
     if not file.exists():
-        folder.mkdir(exist_ok=True)
-        seen = {str(number): frames for number, frames in find_people(footage).items()}
+        parent.mkdir(exist_ok=True)
+        found = find_people(footage, kept)
         for warning in footage.warnings():
             log.warning(warning)
-        save_text(file, json.dumps({"frames": footage.frames, "seen": seen, "facts": footage.facts()}))
+        there = {**found._asdict(), "frames": footage.frames, "facts": footage.facts()}
+        save_text(file, json.dumps(there) + "\n")
     return json.loads(file.read_text())
 
 

@@ -18,6 +18,8 @@ from utils.renderer import draw_in_image
 
 # RGB, by which people are told apart
 COLOURS = ((170, 190, 235), (240, 180, 120), (150, 215, 150), (235, 150, 170), (225, 215, 120), (190, 160, 230))
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.5)  # and its size
+_LOWEST = 14  # px, of a name's line where a head is at the upper edge
 _DRAWN = ("index", "rotmat", "betas", "cam", "center", "scale", "translation")
 _EXPORTED = ("rotmat", "betas", "translation", "time")
 _SMOOTHED = ("rotmat_smooth", "translation_smooth")
@@ -54,9 +56,10 @@ def _draw(image: np.ndarray, zoom: float, person: Arrays, body: SMPL, name: str,
         vertices = body.from_rotmat(rotmat, betas).vertices[0].numpy()
     center, side = person["center"] * zoom, float(person["scale"]) * BOX_UNIT * zoom
     draw_in_image(image, vertices, body.faces, person["cam"], center, side, colour)
-    place = (round(center[0]), max(round(center[1] - side / 2), 0) + 14)
-    for shade, width in (((0, 0, 0), 3), (colour, 1)):
-        cv2.putText(image, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, shade, width, cv2.LINE_AA)
+    width = cv2.getTextSize(name, *_FONT, 1)[0][0]
+    place = (round(center[0] - width / 2), max(round(center[1] - side / 2), _LOWEST))
+    for shade, thickness in (((0, 0, 0), 3), (colour, 1)):
+        cv2.putText(image, name, place, *_FONT, shade, thickness, cv2.LINE_AA)
 
 
 def export_all(file: Path, folders: Mapping[str, Path], body: SMPL) -> None:

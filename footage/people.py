@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from footage.detector import MIN_JOINTS, Detector, is_person, stack
+from footage.formats import save_frame
 from footage.keypoints import KeypointFiles
 from footage.left_right import Kept, Misfit, SidesKept, as_it_is
 from footage.mediapipe import MediaPipe
@@ -221,17 +222,32 @@ def follow(
         yield frame, dict(zip(numbers, people, strict=True)).get(number)
 
 
-def find_people(footage: Footage) -> dict[int, int]:
-    """In how many frames everybody is seen, by the number that they are followed by.
+class Found(NamedTuple):
+    """Who is in a clip: the number of its `first` frame, and in how many everybody is `seen`, by their numbers."""
+
+    first: int
+    seen: dict[int, int]
+
+
+def find_people(footage: Footage, kept: Path | None = None) -> Found:
+    """Go through a clip and tell everybody in it apart.
+
+    Args:
+        footage: the clip; its `person` does not count
+        kept: gets what the detector finds in each frame, as files of OpenPose
 
     Raises UserError for a damaged video or file, and when nobody is there.
     """
-    tracker, seen, frames = Tracker(), np.zeros(len(JOINTS49)), Counter[int]()
+    tracker, seen, first, frames = Tracker(), np.zeros(len(JOINTS49)), -1, Counter[int]()
     for frame in tqdm(footage.video, total=footage.frames, unit=" frames", desc="who is there"):
-        frames.update(tracker.update(_to_follow(footage.detector.detect_all(frame), frame, seen)))
+        found = footage.detector.detect_all(frame)
+        if kept:
+            save_frame(kept / f"frame_{frame.index:012d}_keypoints.json", found)
+        first = frame.index if first < 0 else first
+        frames.update(tracker.update(_to_follow(found, frame, seen)))
     if not frames:
         raise UserError(footage.nobody(seen))
-    return dict(sorted(frames.items()))
+    return Found(first, dict(sorted(frames.items())))
 
 
 def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.ndarray:
