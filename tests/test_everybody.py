@@ -358,6 +358,7 @@ def test_scores_are_computed_again_for_each(command, launcher, capsys):
     assert "6 frames scored again" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip_however_many_there_are(tmp_path):
     """Five people, 50 frames and 1,000."""
     encode(tmp_path / "walk.mp4", list(range(1000)), size=(160, 120))
