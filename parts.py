@@ -23,7 +23,7 @@ import config
 import streams
 from flags import Options, modes, several_clips
 from models.smpl import load_bodies
-from runs import open_footage, open_frames, open_samples
+from runs import open_footage, open_frames, open_samples, open_video
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.files import load_npz, save_text
@@ -342,7 +342,7 @@ def _show_all(options: Options, folder: Path, parts: Sequence[Part]) -> None:
     assets = streams.footage_assets(options.model_file)
     body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("neutral",))["neutral"]
     people = {part.name: part.folder for part in parts}
-    video = open_footage(options).video
+    video = open_video(options)
     frames = tqdm(video, total=video.frames, unit=" frames", desc="everybody")
     write_video(folder / "overlay.mp4", draw_all(frames, people, body), video.rate)
     if options.export in ("glb", "both"):

@@ -182,7 +182,7 @@ def test_people_come_and_go_and_who_is_seen_for_less_than_half_a_second_is_left_
     document, arrays = read_glb(folder / "animation.glb")
     assert {sampler["interpolation"] for sampler in document["animations"][0]["samplers"]} == {"LINEAR", "STEP"}
     sizes = {
-        seen[node.split()[0]]: [(round(100 * float(time)), *size) for time, size in zip(times, values, strict=True)]
+        seen[node.split()[0]]: [(round(100 * float(time[0])), *size) for time, size in zip(times, values, strict=True)]
         for (node, path), (times, values) in moves_of(document, arrays).items()
         if path == "scale"
     }
