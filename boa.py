@@ -26,7 +26,7 @@ from tqdm import tqdm
 from flags import SHORTHANDS, Options, defaults, modes, other_defaults
 from models.learner import Learner, Past, feature_change, make_learner, weights_kept
 from models.prediction import predict, predict_apart
-from parts import is_divided, run_divided
+from parts import run_divided
 from runs import Run, list_people, open_run
 from utils import losses
 from utils.errors import run_command
@@ -237,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     adapts = options.method == "boa"
     with_source = adapts and options.has_source
-    if is_divided(options):
+    if options.is_divided:
         print((run_divided(options, with_source).folder / "performance.txt").read_text(), end="")
         return
     run = open_run(options, with_source)

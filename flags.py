@@ -6,13 +6,15 @@ from pathlib import Path
 
 import streams
 from models.learner import ADAPTS, BENCHMARK, DYNAMIC, FIRST_ORDER, SECOND_ORDER, StepOptions
+from utils.errors import UserError
 from utils.files import existing
 from utils.options import option
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".wmv"}
 # the modes in which some flags do something
-FOOTAGE, RETRIEVAL, PARTS = "--video", "--retrieval", "--per_sequence and several clips"
+FOOTAGE, RETRIEVAL, PARTS = "--video", "--retrieval", "--per_sequence, several clips and --person all"
+EVERYBODY = "all"  # of --person
 
 # flags of DynaBOA's command line that stand for others here, and all of its paper's script and of its script for videos
 _DYNABOA = {"beta2": 0.9, "motionloss_weight": 0.8, "first_order": True, "dynamic_boa": True, "retrieval": True}
@@ -54,7 +56,10 @@ class RunOptions:
     bank: str = option("", "which of them look alike; default: the file beside the source", only=RETRIEVAL)
     # parts that do not depend on each other
     workers: int = option(
-        1, "parts that run side by side: sequences of --per_sequence, clips of --video", least=1, only=PARTS
+        1,
+        "parts that run side by side: sequences of --per_sequence, clips of --video, people of --person all",
+        least=1,
+        only=PARTS,
     )
     cluster: str = option(
         "none",
@@ -98,10 +103,9 @@ class RunOptions:
     first_frame: int = option(
         -1, "the frame, counted from 0, that the first entry of --keypoints is of; -1: find it", least=-1, only=FOOTAGE
     )
-    person: int = option(
-        0,
-        "whom to follow, as --list_people shows; 0: the largest, most central at the start",
-        least=0,
+    person: str = option(
+        "0",
+        "whom to follow, as --list_people shows; 0: the largest, most central at the start; all: everybody",
         only=FOOTAGE,
     )
     list_people: bool = option(False, "only write an image of who is there, with numbers", only=FOOTAGE)
@@ -114,6 +118,20 @@ class RunOptions:
         "none", "an animated file beside the video", choices=("none", "glb", "bvh", "both"), only=FOOTAGE
     )
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether the run consists of parts that do not depend on each other."""
+        return self.per_sequence or self.person == EVERYBODY or bool(several_clips(self.video))
+
+    @property
+    def person_number(self) -> int:
+        """The number of whom to follow, 0 where nobody is named; UserError when `person` is none."""
+        if self.person == EVERYBODY:
+            return 0
+        if not (self.person.isascii() and self.person.isdecimal()):
+            raise UserError(f"--person takes a number, as --list_people shows it, or {EVERYBODY}, not {self.person!r}")
+        return int(self.person)
+
 
 @dataclass(frozen=True)
 class Options(StepOptions, RunOptions):
@@ -125,7 +143,7 @@ def modes(options: Options) -> set[str]:
     found = {FOOTAGE if options.video else BENCHMARK}
     if options.method == "boa":
         found |= {ADAPTS, SECOND_ORDER if options.is_bilevel else FIRST_ORDER}
-    found |= {PARTS} if options.per_sequence or several_clips(options.video) else set()
+    found |= {PARTS} if options.is_divided else set()
     return found | ({DYNAMIC} if options.dynamic_boa else set()) | ({RETRIEVAL} if options.retrieval else set())
 
 

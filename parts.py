@@ -1,4 +1,4 @@
-"""Parts of a run that do not depend on each other, sequences or clips: side by side, on one machine or on a cluster.
+"""Parts of a run that do not depend on each other, sequences, clips or people: side by side, here or on a cluster.
 
 Each part is a run of its own by the same program, in a folder of its own. One that fails goes on once more; those that
 are complete are not run again.
@@ -22,32 +22,32 @@ from tqdm import tqdm
 import config
 import streams
 from flags import Options, modes, several_clips
-from runs import open_frames, open_samples
+from models.smpl import load_bodies
+from runs import open_footage, open_frames, open_samples, open_video
 from utils.device import choose_device
 from utils.errors import UserError
-from utils.files import load_npz
+from utils.files import load_npz, save_text
 from utils.options import arguments_of
 from utils.provenance import provenance
+from utils.renderer import write_video
 from utils.results import BenchmarkResults, read_rows, recorded
 from utils.resume import ending_on_sigterm, free_space, remove_all
 from utils.run_folder import PARTS, RunFolder, open_folder, run_folder
-from utils.scores import table_of
+from utils.scores import means_of, table_of
 
 if TYPE_CHECKING:
     from submitit import Job
+
+    from footage.people import Footage
 
 log = logging.getLogger("boa")
 
 PROGRAM = [sys.executable, str(config.PROJECT / "boa.py")]
 _TIMEOUT = 24 * 60  # minutes of a job, which otherwise has submitit's 5
+SHORTEST = 0.5  # s for which people must be seen to be followed, or of a shorter clip the share
 _LAST_WORDS = 1000  # characters of a log, in which the reason of a failure is looked for
-_CLIP_COLUMNS = {
-    "frames": "frames",
-    "frames_missing": "frames_missing",
-    "frozen_share_of_box": "frozen_share_of_box",
-    "adapted_share_of_box": "adapted_share_of_box",
-    "accel_mm": "accel_mm",
-}
+_FOOTAGE_SCORES = ("frozen_share_of_box", "adapted_share_of_box", "accel_mm")
+_FOOTAGE_COLUMNS = {name: name for name in ("frames", "frames_missing", *_FOOTAGE_SCORES)}
 
 
 class Part(NamedTuple):
@@ -191,16 +191,11 @@ def _attempt(part: Part, launcher: Launcher, stopping: threading.Event) -> str:
     return lines[-1] if lines else "it ended without a word"
 
 
-def _part(options: Options, parent: Path, name: str, **more: str) -> Part:
+def _part(options: Options, parent: Path, name: str, **more: str | int) -> Part:
     alone = {"per_sequence": False, "overwrite": False, "resume": True}
     alone |= {"workers": 1, "cluster": "none", "cluster_options": ""}
     options = dataclasses.replace(options, name=name, expdir=str(parent), **alone, **more)
     return Part(options, run_folder(options.expdir, name))
-
-
-def is_divided(options: Options) -> bool:
-    """Whether a run consists of parts."""
-    return options.per_sequence or bool(several_clips(options.video))
 
 
 def run_divided(options: Options, with_source: bool) -> RunFolder:
@@ -213,7 +208,9 @@ def run_divided(options: Options, with_source: bool) -> RunFolder:
     folder = run_folder(options.expdir, options.name)
     if not options.overwrite and (folder / PARTS).exists():
         options = dataclasses.replace(options, resume=True)
-    return (_run_clips if options.video else _run_sequences)(options, with_source)
+    if several_clips(options.video):
+        return _run_clips(options, with_source)
+    return (_run_people if options.video else _run_sequences)(options, with_source)
 
 
 def _launcher(options: Options, parent: Path) -> Launcher:
@@ -279,10 +276,7 @@ def _put_together(results: BenchmarkResults, parts: Sequence[Part]) -> None:
 
 def _run_clips(options: Options, with_source: bool) -> RunFolder:
     clips = several_clips(options.video)
-    device = choose_device(options.device)
-    base = streams.footage_assets(options.model_file).base_model
-    origin = provenance(device, {"base_model": Path(options.model_file or base)}, clips)
-    run = open_folder(options, {"protocol": "footage (2D joints)", "device": str(device), "provenance": origin})
+    run = _open_footage_folder(options, {}, clips)
     if run.is_complete:
         return run
     names = _names(clips)
@@ -291,15 +285,87 @@ def _run_clips(options: Options, with_source: bool) -> RunFolder:
         for name, clip in zip(names, clips, strict=True)
     ]
     failed = _run_all(options, run, parts)
-    free_space(run.folder)
-    rows = [{"clip": part.name, **(part.summary() or {})} for part in parts]
-    rows = [{name: np.nan if value is None else value for name, value in row.items()} for row in rows]
-    table = table_of(rows, ["clip"], _CLIP_COLUMNS, digits=5)
-    by_clip = {row["clip"]: {name: row.get(name) for name in _CLIP_COLUMNS} for row in rows if len(row) > 1}
-    run.save(table, None, {"clips": len(parts), "failed": failed, "by_clip": by_clip}, table)
+    _save_table(run, parts, "clip", {"clips": len(parts), "failed": failed})
     _check(failed, parts, run.folder / PARTS)
     remove_all(run.folder)
     return run
+
+
+def _run_people(options: Options, with_source: bool) -> RunFolder:
+    """Everybody in a clip: they are told apart, then each is followed by a run, then all are shown."""
+    footage = open_footage(options)
+    if footage.video.is_camera:
+        raise UserError("--person all goes through a clip once more for each person; a camera shows it once: name one")
+    detects = options.keypoints == "mediapipe"
+    given = {} if detects else {"keypoints": Path(options.keypoints)}
+    run = _open_footage_folder(options, {"video": Path(options.video), **given}, [])
+    if run.is_complete:
+        return run
+    parent = run.folder / PARTS
+    kept = parent / "keypoints" if detects else None  # one detector tells all apart, and where each is
+    there = _who_is_there(parent, footage, kept)
+    enough = SHORTEST * min(footage.rate, there["frames"])
+    numbers = [number for number, frames in there["seen"].items() if frames >= enough]
+    left_out = len(there["seen"]) - len(numbers)
+    log.info("people who are followed: %s; seen for too few frames, and left out: %d", ", ".join(numbers), left_out)
+    joints = {"keypoints": str(kept), "first_frame": there["first"]} if kept else {}
+    parts = [_part(options, parent, f"person-{number}", person=number, **joints) for number in numbers]
+    failed = _run_all(options, run, parts)
+    if not failed:
+        _show_all(options, run.folder, parts)
+    facts = {"frames": there["frames"], "people": len(parts), "left_out": left_out, **there["facts"]}
+    _save_table(run, parts, "person", {**facts, "failed": failed})
+    _check(failed, parts, parent)
+    remove_all(run.folder)
+    return run
+
+
+def _who_is_there(parent: Path, footage: "Footage", kept: Path | None) -> dict[str, Any]:
+    """What find_people finds, how many `frames` a clip has, and `facts` of it; looked for once in the life of a run."""
+    from footage.people import find_people  # takes long to load
+
+    file = parent / "people.json"
+    if not file.exists():
+        parent.mkdir(exist_ok=True)
+        found = find_people(footage, kept)
+        for warning in footage.warnings():
+            log.warning(warning)
+        there = {**found._asdict(), "frames": footage.frames, "facts": footage.facts()}
+        save_text(file, json.dumps(there) + "\n")
+    return json.loads(file.read_text())
+
+
+def _show_all(options: Options, folder: Path, parts: Sequence[Part]) -> None:
+    """overlay.mp4 and animation.glb of all people."""
+    from footage.everybody import draw_all, export_all
+
+    assets = streams.footage_assets(options.model_file)
+    body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("neutral",))["neutral"]
+    people = {part.name: part.folder for part in parts}
+    video = open_video(options)
+    frames = tqdm(video, total=video.frames, unit=" frames", desc="everybody")
+    write_video(folder / "overlay.mp4", draw_all(frames, people, body), video.rate)
+    if options.export in ("glb", "both"):
+        export_all(folder / "animation.glb", people, body)
+
+
+def _open_footage_folder(options: Options, inputs: dict[str, Path], clips: Sequence[Path]) -> RunFolder:
+    """The folder of a run whose parts are on footage."""
+    device = choose_device(options.device)
+    base = Path(options.model_file or streams.footage_assets(options.model_file).base_model)
+    origin = provenance(device, {"base_model": base, **inputs}, clips)
+    return open_folder(options, {"protocol": "footage (2D joints)", "device": str(device), "provenance": origin})
+
+
+def _save_table(run: RunFolder, parts: Sequence[Part], label: str, numbers: dict[str, object]) -> None:
+    """Save a row for each part, and beside these numbers the means of the parts' scores."""
+    free_space(run.folder)
+    rows = [{label: part.name, **(part.summary() or {})} for part in parts]
+    rows = [{name: np.nan if value is None else value for name, value in row.items()} for row in rows]
+    table = table_of(rows, [label], _FOOTAGE_COLUMNS, digits=5)
+    by_part = {row[label]: {name: row.get(name) for name in _FOOTAGE_COLUMNS} for row in rows if len(row) > 1}
+    means = means_of(rows, _FOOTAGE_SCORES)
+    run.save(table, None, {**numbers, **means, f"by_{label}": by_part}, table)
 
 
 def _names(clips: Sequence[Path]) -> list[str]:

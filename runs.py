@@ -248,13 +248,18 @@ def _inputs(options: RunOptions, assets: streams.Assets, **more: Path) -> dict[s
     return {**assets._asdict(), "base_model": Path(options.model_file or assets.base_model), **bank, **more}
 
 
+def open_video(options: RunOptions) -> "Video":  # noqa: F821, loaded below
+    """The wanted frames of `--video`."""
+    from footage.video import Video
+
+    return Video(options.video, options.start, options.stop, options.stride, options.max_frames)
+
+
 def open_footage(options: RunOptions, misfit: "Misfit | None" = None) -> "Footage":  # noqa: F821, loaded below
     """`--video` with its 2D joints, whose left and right a network has its say in."""
     from footage.people import Footage
-    from footage.video import Video
 
-    video = Video(options.video, options.start, options.stop, options.stride, options.max_frames)
-    return Footage(video, options.keypoints, options.person, options.first_frame, misfit)
+    return Footage(open_video(options), options.keypoints, options.person_number, options.first_frame, misfit)
 
 
 def labelled_source(

@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.evaluation import FootageScorer
 from utils.files import existing, load_npz
 from utils.geometry import project
+from utils.run_folder import PARTS
 from utils.scores import SCORES
 from utils.structures import Prediction
 
@@ -38,6 +39,8 @@ def verify(folder: Path) -> str:
     known = {field.name for field in dataclasses.fields(RunOptions)}
     options = RunOptions(**{name: value for name, value in summary["options"].items() if name in known})
     rows = list(csv.DictReader(existing(folder / "scores.csv", "run it again").open()))
+    if options.is_divided and options.video:
+        raise UserError(f"{folder} is put together from {folder / PARTS}; name a folder in there by --verify")
     if options.video:
         rows = [row for row in rows if row["seen"] != "no"]
     names = ("imgname", "rotmat", "betas", "cam", "joints_3d")

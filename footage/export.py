@@ -6,7 +6,7 @@ forward, turned by 180 degrees about x. The skin has the clip's mean shape and n
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from utils.kinematics import forward_kinematics
 _FLOAT, _UNSIGNED_BYTE, _UNSIGNED_INT = 5126, 5121, 5125  # glTF's numbers for them
 _TYPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
 _TURN = np.diag([1.0, -1.0, -1.0])  # from the camera's axes to those of the files
+_Lists = dict[str, list[Any]]  # of a glTF file: what it consists of, by kind
 _SHORT = 0.1  # quantile of the steps between frames, that counts as short
 _ALIKE = 0.25  # by which steps may differ, of a step
 _MOST_LINES, _LINES_AT_ONCE = 1_000_000, 4096
@@ -58,7 +59,46 @@ class Clip(NamedTuple):
 
 def save_glb(path: Path, clip: Clip) -> None:
     """Write skeleton, skin and animation, one key for each frame; UserError when the file cannot be written."""
-    parts = _Parts()
+    save_scene(path, {"": clip})
+
+
+def save_scene(path: Path, clips: Mapping[str, Clip]) -> None:
+    """The same of several bodies, which move in one time.
+
+    Args:
+        path: the file
+        clips: of each body, by what the names of its nodes begin with; before its first frame and after its last, if
+            others are there then, it is shrunk to nothing
+    """
+    parts, ends = _Parts(), [time for clip in clips.values() for time in (clip.times[0], clip.times[-1])]
+    lists: _Lists = {"nodes": [], "meshes": [], "skins": [], "samplers": [], "channels": []}
+    span = (min(ends), max(ends))
+    bodies = [node for name, clip in clips.items() for node in _add_body(lists, parts, name, clip, span)]
+    nodes = lists["nodes"]
+    nodes.append({"name": "camera axes", "rotation": [1.0, 0.0, 0.0, 0.0], "children": bodies})
+    document = {
+        "asset": {"version": "2.0", "generator": "BOA"},
+        "scene": 0,
+        "scenes": [{"nodes": [len(nodes) - 1]}],
+        "nodes": nodes,
+        "meshes": lists["meshes"],
+        "skins": lists["skins"],
+        "animations": [{name: lists[name] for name in ("samplers", "channels")}],
+        "accessors": parts.accessors,
+        "bufferViews": parts.views,
+        "buffers": [{"byteLength": len(parts.data)}],
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(parts.data))
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(parts.data), b"BIN\0")
+    write_atomically(path, lambda temporary: temporary.write_bytes(head + chunks + bytes(parts.data)))
+
+
+def _add_body(lists: _Lists, parts: "_Parts", name: str, clip: Clip, span: tuple[float, float]) -> tuple[int, int]:
+    """Add a body to a file whose animation has this span, s -> its nodes: the root of the skeleton, and the mesh."""
+    root = len(lists["nodes"])
+    body = root + len(clip.joints)
     strongest = np.argsort(-clip.weights, axis=1, kind="stable")[:, :4]
     weights = np.take_along_axis(clip.weights, strongest, axis=1)
     bind = np.tile(np.eye(4), (len(clip.joints), 1, 1))
@@ -71,42 +111,38 @@ def save_glb(path: Path, clip: Clip) -> None:
     indices = parts.add(clip.faces.reshape(-1), _UNSIGNED_INT)
     # glTF has the columns of a matrix one after the other
     binds = parts.add(bind.swapaxes(1, 2).reshape(-1, 16), _FLOAT)
-    times = parts.add(clip.times - clip.times[0], _FLOAT, bounds=True)
-    rotations = [parts.add(_quaternions(clip.rotmat[:, joint]), _FLOAT) for joint in range(len(clip.joints))]
-    outputs = [(joint, "rotation", rotation) for joint, rotation in enumerate(rotations)]
-    outputs.append((0, "translation", parts.add(clip.joints[0] + clip.translation, _FLOAT)))
-    nodes: list[dict[str, Any]] = []
-    for joint, (name, offset) in enumerate(zip(SMPL24, clip.offsets, strict=True)):
-        children = np.flatnonzero(clip.parents == joint).tolist()
-        nodes.append({"name": name, "translation": offset.tolist()} | ({"children": children} if children else {}))
-    body = len(nodes)
-    nodes.append({"name": "body", "mesh": 0, "skin": 0})
-    nodes.append({"name": "camera axes", "rotation": [1.0, 0.0, 0.0, 0.0], "children": [0, body]})
-    document = {
-        "asset": {"version": "2.0", "generator": "BOA"},
-        "scene": 0,
-        "scenes": [{"nodes": [body + 1]}],
-        "nodes": nodes,
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices}]}],
-        "skins": [{"joints": list(range(body)), "inverseBindMatrices": binds, "skeleton": 0}],
-        "animations": [
-            {
-                "samplers": [{"input": times, "output": output} for *_, output in outputs],
-                "channels": [
-                    {"sampler": sampler, "target": {"node": joint, "path": path}}
-                    for sampler, (joint, path, _) in enumerate(outputs)
-                ],
-            }
-        ],
-        "accessors": parts.accessors,
-        "bufferViews": parts.views,
-        "buffers": [{"byteLength": len(parts.data)}],
-    }
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(parts.data))
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(parts.data), b"BIN\0")
-    write_atomically(path, lambda temporary: temporary.write_bytes(head + chunks + bytes(parts.data)))
+    times = parts.add(clip.times - span[0], _FLOAT, bounds=True)
+    for joint, (joint_name, offset) in enumerate(zip(SMPL24, clip.offsets, strict=True)):
+        children = (root + np.flatnonzero(clip.parents == joint)).tolist()
+        node = {"name": name + joint_name, "translation": offset.tolist()}
+        lists["nodes"].append(node | ({"children": children} if children else {}))
+        _animate(lists, root + joint, "rotation", times, parts.add(_quaternions(clip.rotmat[:, joint]), _FLOAT))
+    _animate(lists, root, "translation", times, parts.add(clip.joints[0] + clip.translation, _FLOAT))
+    keys, sizes = _presence(clip.times, span)
+    if len(keys) > 1:
+        there = parts.add(keys - span[0], _FLOAT, bounds=True)
+        _animate(lists, root, "scale", there, parts.add(np.repeat(sizes[:, None], 3, axis=1), _FLOAT), "STEP")
+    lists["nodes"].append({"name": f"{name}body", "mesh": len(lists["meshes"]), "skin": len(lists["skins"])})
+    lists["meshes"].append({"primitives": [{"attributes": attributes, "indices": indices}]})
+    joints = list(range(root, body))
+    lists["skins"].append({"joints": joints, "inverseBindMatrices": binds, "skeleton": root})
+    return root, body
+
+
+def _animate(lists: _Lists, node: int, path: str, times: int, values: int, interpolation: str = "LINEAR") -> None:
+    """Add a channel that moves a node by accessors of times and values."""
+    lists["channels"].append({"sampler": len(lists["samplers"]), "target": {"node": node, "path": path}})
+    lists["samplers"].append({"input": times, "output": values, "interpolation": interpolation})
+
+
+def _presence(times: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (K,) s and sizes (K,) of a body at times (N,) in a span of time: 0 where it is not there yet, or no more."""
+    keys, sizes = [times[0]], [1.0]
+    if span[0] < times[0]:
+        keys, sizes = [span[0], *keys], [0.0, *sizes]
+    if times[-1] < span[1]:
+        keys, sizes = [*keys, min(times[-1] + _frame_time(times), span[1])], [*sizes, 0.0]
+    return np.array(keys), np.array(sizes)
 
 
 class _Parts:

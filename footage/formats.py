@@ -9,6 +9,7 @@ import numpy as np
 
 from footage.detector import MIN_JOINTS, stack, to_joints49
 from utils.errors import UserError
+from utils.files import save_text
 from utils.joints import COCO17, CONFIDENT, HALPE26, OPENPOSE15, OPENPOSE18, OPENPOSE25, OPENPOSE25B
 
 # number of joints -> what they are called, and their names; those of hands and face come after these and are not read
@@ -38,6 +39,12 @@ def read_json(file: Path) -> object:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}); let the detector write it again") from error
+
+
+def save_frame(file: Path, people: np.ndarray) -> None:
+    """Write people (N,49,3) as OpenPose writes those of a frame, its BODY_25."""
+    joints = people[:, : len(OPENPOSE25)].reshape(len(people), -1).tolist()
+    save_text(file, json.dumps({"people": [{"pose_keypoints_2d": person} for person in joints]}))
 
 
 def is_frame(content: object) -> bool:

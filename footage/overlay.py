@@ -129,7 +129,7 @@ class OverlayVideo:
 
     def _append(self, rgb: np.ndarray, body: Drawn | None) -> np.ndarray:
         """Append a frame: the image, and beside it, on white, the body from the side -> the frame."""
-        image, zoom = _shrunk(rgb)
+        image, zoom = shrunk(rgb)
         side = min(PANEL, len(image))
         panel = np.full((len(image), side, 3), 255, np.uint8)
         if body:
@@ -142,7 +142,7 @@ class OverlayVideo:
         return shown
 
 
-def _shrunk(rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def shrunk(rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """A copy of an image, at most HEIGHT px high, and by how much it is shrunk."""
     zoom = min(1.0, HEIGHT / len(rgb))
     if zoom == 1:

@@ -3,7 +3,7 @@
 Nothing is kept but the frames of the start, in which it is decided whom to follow, and those of a gap.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from footage.detector import MIN_JOINTS, Detector, is_person, stack
+from footage.formats import save_frame
 from footage.keypoints import KeypointFiles
 from footage.left_right import Kept, Misfit, SidesKept, as_it_is
 from footage.mediapipe import MediaPipe
@@ -218,6 +220,34 @@ def follow(
         numbers = tracker.update(people)
         number = number or next(iter(numbers), 0)
         yield frame, dict(zip(numbers, people, strict=True)).get(number)
+
+
+class Found(NamedTuple):
+    """Who is in a clip: the number of its `first` frame, and in how many everybody is `seen`, by their numbers."""
+
+    first: int
+    seen: dict[int, int]
+
+
+def find_people(footage: Footage, kept: Path | None = None) -> Found:
+    """Go through a clip and tell everybody in it apart.
+
+    Args:
+        footage: the clip; its `person` does not count
+        kept: gets what the detector finds in each frame, as files of OpenPose
+
+    Raises UserError for a damaged video or file, and when nobody is there.
+    """
+    tracker, seen, first, frames = Tracker(), np.zeros(len(JOINTS49)), -1, Counter[int]()
+    for frame in tqdm(footage.video, total=footage.frames, unit=" frames", desc="who is there"):
+        found = footage.detector.detect_all(frame)
+        if kept:
+            save_frame(kept / f"frame_{frame.index:012d}_keypoints.json", found)
+        first = frame.index if first < 0 else first
+        frames.update(tracker.update(_to_follow(found, frame, seen)))
+    if not frames:
+        raise UserError(footage.nobody(seen))
+    return Found(first, dict(sorted(frames.items())))
 
 
 def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.ndarray:

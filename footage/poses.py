@@ -79,7 +79,7 @@ class PosesFile:
             return
         arrays = self.file.arrays() | {"time": np.array(times[:count])}
         smoothed = _smoothed(arrays) if self.smooth else {}
-        clip = self._clip(arrays | smoothed)
+        clip = clip_of(self.body, arrays | smoothed)
         self.file.save(
             **{f"{name}_smooth": values.astype(np.float32) for name, values in smoothed.items()},
             imgname=np.array(names[:count], dtype=str),
@@ -109,25 +109,26 @@ class PosesFile:
         """Take away what the files were made of."""
         self.file.discard()
 
-    def _clip(self, arrays: Mapping[str, np.ndarray]) -> Clip:
-        body = self.body
-        betas = torch.as_tensor(np.mean(arrays["betas"], axis=0), dtype=torch.float32, device=body.v_template.device)
-        vertices = body.unposed(betas[None])[0]
-        rest = (body.J_regressor @ vertices).cpu().numpy().astype(np.float64)
-        rotmat, translation = (np.asarray(arrays[name], np.float64) for name in ("rotmat", "translation"))
-        turn = turns(translation)
-        # the body is turned about its origin, and its skeleton about the pelvis, which is not there
-        rotmat = np.concatenate([turn[:, None] @ rotmat[:, :1], rotmat[:, 1:]], axis=1)
-        return Clip(
-            vertices.cpu().numpy(),
-            np.asarray(body.faces),
-            body.lbs_weights.cpu().numpy(),
-            rest,
-            np.concatenate([[-1], body.parents[1:].numpy()]),
-            rotmat,
-            translation + turn @ rest[0] - rest[0],
-            arrays["time"],
-        )
+
+def clip_of(body: SMPL, arrays: Mapping[str, np.ndarray]) -> Clip:
+    """What is exported of N frames with betas (N,10), rotmat (N,24,3,3), translation (N,3) m and time (N,) s."""
+    betas = torch.as_tensor(np.mean(arrays["betas"], axis=0), dtype=torch.float32, device=body.v_template.device)
+    vertices = body.unposed(betas[None])[0]
+    rest = (body.J_regressor @ vertices).cpu().numpy().astype(np.float64)
+    rotmat, translation = (np.asarray(arrays[name], np.float64) for name in ("rotmat", "translation"))
+    turn = turns(translation)
+    # the body is turned about its origin, and its skeleton about the pelvis, which is not there
+    rotmat = np.concatenate([turn[:, None] @ rotmat[:, :1], rotmat[:, 1:]], axis=1)
+    return Clip(
+        vertices.cpu().numpy(),
+        np.asarray(body.faces),
+        body.lbs_weights.cpu().numpy(),
+        rest,
+        np.concatenate([[-1], body.parents[1:].numpy()]),
+        rotmat,
+        translation + turn @ rest[0] - rest[0],
+        arrays["time"],
+    )
 
 
 def _smoothed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

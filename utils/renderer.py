@@ -202,13 +202,19 @@ def overlay(
 
 
 def draw_in_image(
-    image: np.ndarray, vertices: np.ndarray, faces: np.ndarray, cam: np.ndarray, center: np.ndarray, side: float
+    image: np.ndarray,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    cam: np.ndarray,
+    center: np.ndarray,
+    side: float,
+    colours=SKIN_BLUE,
 ) -> None:
     """Draw a predicted body over the image that its crop was cut from, in place.
 
     Args:
         image: (H,W,3) uint8 RGB
-        vertices, faces, cam: as in `overlay`
+        vertices, faces, cam, colours: as in `overlay`
         center: (2,) px and side, px, of the crop in the image
     """
     in_camera, focal = vertices + _translation(cam), FOCAL_LENGTH * side / CROP_SIZE
@@ -217,7 +223,7 @@ def draw_in_image(
     right, bottom = np.clip(np.ceil(points.max(axis=0)) + 2, 0, image.shape[1::-1]).astype(int)
     if left < right and top < bottom:
         part = image[top:bottom, left:right]
-        part[:] = draw(part, in_camera, faces, focal, center - [left, top], supersampling=VIDEO_SAMPLING)
+        part[:] = draw(part, in_camera, faces, focal, center - [left, top], colours, VIDEO_SAMPLING)
 
 
 def side_view(
