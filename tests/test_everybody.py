@@ -360,14 +360,14 @@ def test_scores_are_computed_again_for_each(command, launcher, capsys):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip_however_many_there_are(tmp_path):
-    """Five people, 50 frames and 1,000."""
-    encode(tmp_path / "walk.mp4", list(range(1000)), size=(160, 120))
+    """Five people, 50 frames and 300; of 1,000 less than 300 MB."""
+    encode(tmp_path / "walk.mp4", list(range(300)), size=(160, 120))
     people = [figure(x, 60, 30) for x in (16, 48, 80, 112, 144)]
-    keypoints = Clip(tmp_path, np.zeros((1, 49, 3))).openpose([people] * 1000)
+    keypoints = Clip(tmp_path, np.zeros((1, 49, 3))).openpose([people] * 300)
     peaks = []
-    for count in (50, 1000):
+    for count in (50, 300):
         printed = conftest.run_script("everybody_memory.py", tmp_path, keypoints, count, tmp_path / str(count))
         peaks.append(float(printed.split()[-1]))
         summary = json.loads((tmp_path / str(count) / "x" / "summary.json").read_text())
         assert (summary["people"], summary["frames"]) == (5, count)
-    assert peaks[1] - peaks[0] < 300, peaks  # MB
+    assert peaks[1] - peaks[0] < 75, peaks  # MB
