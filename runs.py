@@ -203,7 +203,8 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     source = samples and labelled_source(options, recording, samples, model)
     base, joints_body = copy.deepcopy(model).requires_grad_(False), body.joints_only()
     footage.misfit = sight_of(base, joints_body)
-    frozen = functools.partial(predict, base, joints_body)
+    # without adapting, what is scored is the base model's
+    frozen = functools.partial(predict, base, joints_body) if options.method == "boa" else None
     if is_camera and options.resume:
         raise UserError(f"--resume: what camera {options.video} saw is gone; begin another run")
     given = {} if is_camera else {"video": Path(options.video)}
