@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streams
 from models.learner import ADAPTS, BENCHMARK, DYNAMIC, FIRST_ORDER, SECOND_ORDER, StepOptions
-from utils.files import existing
+from utils.files import existing, is_camera
 from utils.options import option
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -142,14 +142,15 @@ def several_clips(video: str) -> list[Path]:
     return [existing(path.parent / line, f"correct the list {path}") for line in lines if line]
 
 
-def learning_rates(options: RunOptions) -> Mapping[str, float]:
+def learning_rates(options: RunOptions) -> Mapping[str, object]:
     """The default learning rates of what the options choose, where they are not the paper's; none when frozen."""
     if options.video:
-        return streams.footage_defaults(options.model_file)
+        return streams.footage_defaults(options.model_file, is_camera(options.video))
     return streams.STREAMS[options.dataset_name].learning_rates
 
 
-def other_defaults() -> dict[str, Mapping[str, float]]:
+def other_defaults() -> dict[str, Mapping[str, object]]:
     """Where defaults are not the paper's -> these."""
     others = {name: stream.learning_rates for name, stream in streams.STREAMS.items() if stream.learning_rates}
-    return {**others, FOOTAGE: streams.footage_defaults("")}
+    recorded, live = (streams.footage_defaults("", is_camera) for is_camera in (False, True))
+    return {**others, FOOTAGE: recorded, f"{FOOTAGE} 0": {name: live[name] for name in live.keys() - recorded.keys()}}

@@ -205,6 +205,8 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     footage.misfit = sight_of(base, joints_body)
     # without adapting, what is scored is the base model's
     frozen = functools.partial(predict, base, joints_body) if options.method == "boa" else None
+    if is_camera and options.method == "frozen":
+        log.info("the network is not adapted to what a camera sees, --method frozen; --method boa adapts it")
     if is_camera and options.resume:
         raise UserError(f"--resume: what camera {options.video} saw is gone; begin another run")
     given = {} if is_camera else {"video": Path(options.video)}
@@ -213,8 +215,9 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     origin = provenance(device, _inputs(options, assets, **given))
     facts = {"protocol": "footage (2D joints)", "device": str(device), **_of_dynamic_steps(options)}
     run = open_folder(options, {**facts, "provenance": origin})
-    window = open_window(footage.name) if is_camera else None
-    overlay = OverlayVideo(run.folder / "overlay.mp4", footage.rate, body.faces, window)
+    if footage.live:
+        footage.live.window = open_window(footage.name)
+    overlay = OverlayVideo(run.folder / "overlay.mp4", footage.rate, body.faces, footage.live)
     poses = PosesFile(run.folder, body, options.smooth, options.export)
 
     def frames_after(passes: int, taken: int) -> Iterator[Frame]:

@@ -142,7 +142,7 @@ SYNTHETIC_LEARNING_RATES = {"lr": 3e-5, "metalr": 8e-5}
 # of the smallest 2D error on rendered footage (`make wild-rates footage-rates`)
 WILD_LEARNING_RATES = {"lr": 6e-5, "metalr": 1.6e-4}
 # a network that is given the joints keeps the paper's learning rates: larger ones lose the body in long clips, and it
-# has no need of a labelled source (docs/footage.md)
+# has no need of a labelled source; for a camera, adapting costs more frames than it brings (docs/footage.md)
 FOOTAGE_DEFAULTS = {"labelloss_weight": 0.0}
 
 
@@ -193,10 +193,12 @@ STREAMS = {
 }
 
 
-def footage_defaults(model_file: str) -> Mapping[str, float]:
+def footage_defaults(model_file: str, is_camera: bool = False) -> Mapping[str, object]:
     """Options of boa.py that are not the paper's for `--video`: of the free network of joints, or of one of images."""
     is_free = not model_file and missing_for_footage("")
-    return FOOTAGE_DEFAULTS if is_free else WILD_LEARNING_RATES
+    if not is_free:
+        return WILD_LEARNING_RATES
+    return {**FOOTAGE_DEFAULTS, "method": "frozen"} if is_camera else FOOTAGE_DEFAULTS
 
 
 def missing_for_footage(model_file: str) -> list[Path]:

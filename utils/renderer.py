@@ -272,7 +272,7 @@ class VideoWriter:
     another (`copy`) is the same to the byte as if it had never stopped.
 
     Attributes:
-        segment: frames of a segment; count: frames up to now
+        segment: frames of a segment; count: frames up to now; number: of the last one
 
     Raises UserError when the file cannot be written.
     """
@@ -282,20 +282,21 @@ class VideoWriter:
 
         self.path, self.rate, self.quality = Path(path), Fraction(rate).limit_denominator(1001), quality
         self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
-        self.segment, self.count = segment_length(rate), 0
+        self.segment, self.count, self.number = segment_length(rate), 0, -1
         self.av, self.stream, self.encoder, self.failed = av, None, None, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # in fragments of a second, so that a file that ends early can be played
         options = {"movflags": "frag_keyframe+empty_moov", "flush_packets": "1"}
         self.container = av.open(str(self.temporary), "w", options=options)
 
-    def add(self, frame: np.ndarray) -> None:
-        """Append a frame."""
+    def add(self, frame: np.ndarray, number: int | None = None) -> None:
+        """Append a frame, to be shown at its number over the rate, or just after the one before; None: then."""
         height, width = (side // 2 * 2 for side in frame.shape[:2])
         if self.stream is None:
             self._open(width, height)
         picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-        picture.pts, picture.time_base = self.count, 1 / self.rate
+        self.number = max(self.number + 1, number or 0)
+        picture.pts, picture.time_base = self.number, 1 / self.rate
         self._write(lambda: self._encode(picture))
         self.count += 1
 
@@ -317,6 +318,7 @@ class VideoWriter:
                     copied.time_base, copied.is_keyframe = packet.time_base, packet.is_keyframe
                     self._write(functools.partial(self._mux, [copied]))
                     self.count += 1
+        self.number = self.count - 1
         if self.count != frames:
             raise ValueError(f"{file} has {self.count} frames where {frames} are needed")
 
@@ -329,8 +331,8 @@ class VideoWriter:
         encoder.framerate, encoder.time_base = self.rate, 1 / self.rate
         encoder.gop_size = self.segment
         encoder.thread_count = 1  # nothing of the bytes shall depend on how threads take turns
-        # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the same
-        # frames in one of three busy runs, on a processor with AVX-512
+        # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the
+        # same frames in one of three busy runs, on a processor with AVX-512
         encoder.options = {"crf": str(self.quality), "preset": "veryfast", "mbtree": "0"}
         encoder.flags |= self.av.codec.context.Flags.global_header
 
