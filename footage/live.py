@@ -18,17 +18,20 @@ class Live:
 
     Args:
         age: seconds of a frame -> for how long it is taken, s
+        stride: by which the numbers of wanted frames differ
         clock: seconds
 
     Attributes:
         window: what shows them, None where there is no display
-        dropped: frames that a camera gave and nobody worked on
+        dropped: wanted frames, between those that were worked on, that were left out
         ages: s, of each frame that was shown, or could have been on a display
         late: frames that were worked on, and too old to be shown
     """
 
-    def __init__(self, age: Callable[[float], float], clock: Callable[[], float] = time.monotonic) -> None:
-        self.age, self.clock = age, clock
+    def __init__(
+        self, age: Callable[[float], float], stride: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.age, self.stride, self.clock = age, stride, clock
         self.window: Window | None = None
         self.dropped = self.late = 0
         self.ages: list[float] = []
@@ -39,14 +42,15 @@ class Live:
 
         Otherwise it is left out for one that is prepared then.
         """
-        work, is_newest = 0.0, True
+        work, is_newest, before = 0.0, True, None
         for frame in ahead(prepared):
             if not is_newest and self.age(float(frame["time"])) + work > _EXPECTED:
-                self.dropped, is_newest = self.dropped + 1, True
+                is_newest = True
                 continue
-            began = self.clock()
+            began, number = self.clock(), int(frame["index"])
+            self.dropped += 0 if before is None else (number - before) // self.stride - 1
             yield frame
-            work, is_newest = self.clock() - began, False
+            work, is_newest, before = self.clock() - began, False, number
 
     def show(self, rgb: np.ndarray, seconds: float) -> None:
         """Show the picture (H,W,3) uint8 of a frame, if it is fresh; KeyboardInterrupt once the window is closed."""

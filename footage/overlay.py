@@ -69,9 +69,9 @@ class OverlayVideo:
             self._go_on(self._append, rgb, body)
             return
         picture = self._draw(rgb, body)
-        self.live.show(picture, seconds)
         self.began = seconds if self.began is None else self.began
         self._go_on(self._write, picture, round((seconds - self.began) * self.rate))
+        self.live.show(picture, seconds)
 
     def add_again(self, images: Iterator[np.ndarray]) -> None:
         """Append the images of the bodies in `recent` when a run goes on; no more are taken."""

@@ -72,7 +72,7 @@ class Footage:
         self.video, self.person, self.misfit = video, person, misfit
         self.detector = open_detector(keypoints, video, first_frame)
         self.keypoints = keypoints
-        self.live = Live(video.reader.age) if video.is_camera else None
+        self.live = Live(video.reader.age, video.stride) if video.is_camera else None
         self.rate, self.name = video.rate, video.name
 
     @property
@@ -122,8 +122,6 @@ class Footage:
         straighten = partial(SidesKept(self.rate), misfit=self.misfit)
         for number, followed in enumerate(bridge(people, straighten, longest)):
             batch = self._batch(followed.frame)
-            if self.live:
-                self.live.dropped += followed.frame.dropped
             if followed.person is None:
                 steady = SteadyBox()  # whoever comes back need not be where they were
             else:

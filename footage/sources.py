@@ -138,6 +138,9 @@ class Camera:
     def __iter__(self) -> Iterator[Undecoded]:
         with self.news:
             self.newest, self.started, self.count = None, self.clock(), 0
+        return self._images()
+
+    def _images(self) -> Iterator[Undecoded]:
         try:
             while frame := self._take():
                 yield frame

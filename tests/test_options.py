@@ -63,6 +63,19 @@ def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
     assert boa.read_options(["--name", "x"]).lr == 3e-6
 
 
+def test_what_a_camera_sees_is_not_adapted_to_unless_it_is_asked_for(capsys, monkeypatch, tmp_path):
+    live = ["--name", "x", "--video", "0"]
+    assert boa.read_options(live).method == "frozen"
+    assert boa.read_options(["--name", "x", "--video", "a.mp4"]).method == "boa"
+    assert boa.read_options([*live, "--model_file", "data/demo/footage.pt"]).method == "boa"  # of images
+    adapting = boa.read_options([*live, "--method", "boa", "--lr", "1e-5"])
+    assert adapting.lr == 1e-5 and not adapting.has_source
+    assert "--lr does nothing here: it is for --method boa" in refused(capsys, "--video", "0", "--lr", "1e-5")
+    (tmp_path / "0").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert boa.read_options(live).method == "boa"  # a folder of images
+
+
 @pytest.mark.parametrize(
     "flags",
     [
