@@ -137,7 +137,7 @@ class OverlayVideo:
         self._write(self._draw(rgb, body))
 
     def _write(self, picture: np.ndarray, number: int | None = None) -> None:
-        self.video = self.video or VideoWriter(self.file, self.rate)
+        self.video = self.video or VideoWriter(self.file, self.rate, numbered=self.live is not None)
         self.video.add(picture, number)
 
     def _draw(self, rgb: np.ndarray, body: Drawn | None) -> np.ndarray:

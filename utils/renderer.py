@@ -271,16 +271,19 @@ class VideoWriter:
     Each segment of about a second has an encoder of its own, so that a video that goes on after whole segments of
     another (`copy`) is the same to the byte as if it had never stopped.
 
+    numbered: frames come with numbers, among which some may lack
+
     Attributes:
         segment: frames of a segment; count: frames up to now; number: of the last one
 
     Raises UserError when the file cannot be written.
     """
 
-    def __init__(self, path: Path, rate: float = 25.0, quality: int = 20) -> None:
+    def __init__(self, path: Path, rate: float = 25.0, quality: int = 20, numbered: bool = False) -> None:
         import av  # loads the video libraries, which only those who write video need
 
         self.path, self.rate, self.quality = Path(path), Fraction(rate).limit_denominator(1001), quality
+        self.numbered = numbered
         self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
         self.segment, self.count, self.number = segment_length(rate), 0, -1
         self.av, self.stream, self.encoder, self.failed = av, None, None, False
@@ -290,7 +293,7 @@ class VideoWriter:
         self.container = av.open(str(self.temporary), "w", options=options)
 
     def add(self, frame: np.ndarray, number: int | None = None) -> None:
-        """Append a frame, to be shown at its number over the rate, or just after the one before; None: then."""
+        """Append a frame: the next one, or, if they are `numbered`, what is to be shown at its number over the rate."""
         height, width = (side // 2 * 2 for side in frame.shape[:2])
         if self.stream is None:
             self._open(width, height)
@@ -334,6 +337,8 @@ class VideoWriter:
         # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the
         # same frames in one of three busy runs, on a processor with AVX-512
         encoder.options = {"crf": str(self.quality), "preset": "veryfast", "mbtree": "0"}
+        if self.numbered:  # over a gap, the decoding times of B-frames would fall into the segment before
+            encoder.options |= {"bf": "0"}
         encoder.flags |= self.av.codec.context.Flags.global_header
 
     def _encode(self, picture: "VideoFrame") -> None:
