@@ -96,7 +96,7 @@ def parts(clip: str, max_frames: int) -> dict[str, float]:
     drawing: list[float] = []
     footage = Footage(Video(clip, max_frames=max_frames), "mediapipe")
     for frame in timed(footage.prepared(), preparing):
-        if "image" not in frame:
+        if "keypoints_2d" not in frame:
             continue
         start = time.perf_counter()
         rgb, center = frame["rgb"][0].numpy(), frame["center"][0].numpy()

@@ -61,6 +61,7 @@ class Footage:
     Attributes:
         rate: frames/s; name: of the video
         live: what keeps a camera's frames fresh; None for what is recorded
+        with_image: whether frames shall have what is shown of them, which not every network looks at
 
     Raises:
         UserError: see `open_detector`
@@ -72,6 +73,7 @@ class Footage:
         self.video, self.person, self.misfit = video, person, misfit
         self.detector = open_detector(keypoints, video, first_frame)
         self.keypoints = keypoints
+        self.with_image = True
         self.live = Live(video.reader.age, video.stride) if video.is_camera else None
         self.rate, self.name = video.rate, video.name
 
@@ -118,7 +120,8 @@ class Footage:
         steady, is_followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
         # what is live can wait neither for who else comes nor for who comes back
         start, longest = (1, 0) if self.live else (START_FRAMES, LONGEST_GAP)
-        people = follow(self.video, self.detector, self.person, seen, start)
+        video = self.video if self.live else ahead(iter(self.video))
+        people = follow(video, self.detector, self.person, seen, start)
         straighten = partial(SidesKept(self.rate), misfit=self.misfit)
         for number, followed in enumerate(bridge(people, straighten, longest)):
             batch = self._batch(followed.frame)
@@ -127,7 +130,7 @@ class Footage:
             else:
                 is_followed, box = True, steady(followed.box)
                 if number >= first:
-                    batch |= _cropped(followed, box)
+                    batch |= _cropped(followed, box, self.with_image)
             if number >= first:
                 yield batch
         if not is_followed:
@@ -168,12 +171,13 @@ class Followed(NamedTuple):
     dropped: int = 0
 
 
-def _cropped(followed: Followed, box: np.ndarray) -> Frame:
-    """What is shown of a frame through a box (3,): the image, its joints, and where it is."""
+def _cropped(followed: Followed, box: np.ndarray, with_image: bool) -> Frame:
+    """What is shown of a frame through a box (3,): the image, if it is wanted, its joints, and where it is."""
     crop = Crop(box[:2], box[2] / BOX_UNIT)
     low, high = crop.corners
+    image = {"image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None])} if with_image else {}
     return {
-        "image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None]),
+        **image,
         "keypoints_2d": torch.from_numpy(crop.exact_points(followed.person)[None]),
         # of what was cut, which begins at whole pixels; from the edge of the image
         "center": torch.from_numpy((low + high)[None] / 2),
