@@ -192,21 +192,21 @@ def run_stream(
     line = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     with tqdm(total=results.frames, initial=done, unit=" frames", bar_format=line, dynamic_ncols=True) as bar:
         for batch in frames:
-            if "image" not in batch:  # footage in which the person is not there
+            if "keypoints_2d" not in batch:  # footage in which the person is not there
                 results.add(batch, None)
                 bar.update()
                 passed(1)
                 continue
             frame, terms = to_device(batch, device), {}
-            adapted = [False] * len(frame["image"])
+            adapted = [False] * len(frame["keypoints_2d"])
             if learner.adapts and any(adapted := coverage.count(batch)):
                 terms = adapt(frame, next_source(source, device), learner)
             prediction, jumps = learner.guard.predict(learner, frame, is_updated=any(adapted))
             numbers = to_numbers(terms, prediction, frame)
             results.add({**frame, "jump": jumps}, prediction, score(prediction, frame), numbers, adapted)
-            bar.update(len(frame["image"]))
+            bar.update(len(adapted))
             bar.set_postfix(results.running(), refresh=False)
-            passed(len(frame["image"]))
+            passed(len(adapted))
     coverage.check()
 
 

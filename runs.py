@@ -17,7 +17,7 @@ from datasets.base import CroppedFrames, batches
 from datasets.noise import with_noise
 from datasets.retrieval import Retrieval, differences, open_bank, write_bank
 from flags import Options, RunOptions
-from models.prediction import predict
+from models.prediction import inputs_of, predict
 from models.prior import PosePrior
 from models.smpl import GENDERS, SMPL, load_bodies
 from synthetic import version
@@ -205,7 +205,10 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     source = samples and labelled_source(options, recording, samples, model)
     base, joints_body = copy.deepcopy(model).requires_grad_(False), body.joints_only()
     footage.misfit = sight_of(base, joints_body)
-    frozen = functools.partial(predict, base, joints_body)
+    # what is remembered for adapting has images
+    footage.with_image = options.method == "boa" or "image" in inputs_of(model)
+    # without adapting, what is scored is the base model's
+    frozen = functools.partial(predict, base, joints_body) if options.method == "boa" else None
     if is_camera and options.resume:
         raise UserError(f"--resume: what camera {options.video} saw is gone; begin another run")
     given = {} if is_camera else {"video": Path(options.video)}
@@ -214,8 +217,9 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     origin = provenance(device, _inputs(options, assets, **given))
     facts = {"protocol": "footage (2D joints)", "device": str(device), **_of_dynamic_steps(options)}
     run = open_folder(options, {**facts, "provenance": origin})
-    window = open_window(footage.name) if is_camera else None
-    overlay = OverlayVideo(run.folder / "overlay.mp4", footage.rate, body.faces, window)
+    if footage.live:
+        footage.live.window = open_window(footage.name)
+    overlay = OverlayVideo(run.folder / "overlay.mp4", footage.rate, body.faces, footage.live)
     poses = PosesFile(run.folder, body, options.smooth, options.export)
 
     def frames_after(passes: int, taken: int) -> Iterator[Frame]:

@@ -1,6 +1,6 @@
 """overlay.mp4: the body on the person, and from the side."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from footage.window import Window
+from footage.live import Live
 from utils.renderer import VIDEO_SAMPLING, VideoWriter, count_frames, draw_in_image, segment_length, side_view
 from utils.resume import State
 
@@ -46,32 +46,37 @@ class OverlayVideo:
         file: the video
         rate: frames/s
         faces: (F,3) of the body
-        window: shows each frame as soon as it is drawn
+        live: shows each frame of a camera as soon as it is drawn; None: they are not a camera's
 
     Attributes:
         recent: the bodies of the last frames, not all of which are surely on disk
     """
 
-    def __init__(self, file: Path, rate: float, faces: np.ndarray, window: Window | None = None) -> None:
-        self.file, self.rate, self.faces, self.window = file, rate, faces, window
+    def __init__(self, file: Path, rate: float, faces: np.ndarray, live: Live | None = None) -> None:
+        self.file, self.rate, self.faces, self.live = file, rate, faces, live
         self.kept = file.with_name(f".{file.stem}.kept{file.suffix}")  # what it is copied from
         self.video: VideoWriter | None = None
         self.drawer = ThreadPoolExecutor(1)
-        self.drawing: Future[np.ndarray] | None = None
+        self.drawing: Future[None] | None = None
         self.recent: list[Drawn | None] = []
         self.count = 0
+        self.began: float | None = None  # s, when a camera gave the first frame
 
-    def add(self, rgb: np.ndarray, body: Drawn | None) -> None:
-        """Append an image (H,W,3) uint8 with the body, if there is one."""
+    def add(self, rgb: np.ndarray, body: Drawn | None, seconds: float) -> None:
+        """Append an image (H,W,3) uint8 with the body, if there is one; of a camera's, it is shown at its time, s."""
         self._remember(body)
-        self._draw(rgb, body)
-        if self.window:
-            self.window.show(self._wait())
+        if self.live is None:
+            self._go_on(self._append, rgb, body)
+            return
+        picture = self._draw(rgb, body)
+        self.began = seconds if self.began is None else self.began
+        self._go_on(self._write, picture, round((seconds - self.began) * self.rate))
+        self.live.show(picture, seconds)
 
     def add_again(self, images: Iterator[np.ndarray]) -> None:
         """Append the images of the bodies in `recent` when a run goes on; no more are taken."""
         for body, rgb in zip(self.recent, images, strict=False):
-            self._draw(rgb, body)
+            self._go_on(self._append, rgb, body)
 
     def state(self) -> State:
         """How many frames there are, and the last bodies (utils.resume.Stateful)."""
@@ -91,8 +96,8 @@ class OverlayVideo:
                 steps.callback(self.video.close)
             steps.callback(self._wait)
             steps.callback(self.drawer.shutdown)
-            if self.window:
-                steps.callback(self.window.close)
+            if self.live:
+                steps.callback(self.live.close)
 
     def discard(self) -> None:
         """Take away what the video was copied from."""
@@ -118,17 +123,25 @@ class OverlayVideo:
         self.video = VideoWriter(self.file, self.rate)
         self.video.copy(self.kept, frames)
 
-    def _draw(self, rgb: np.ndarray, body: Drawn | None) -> None:
+    def _go_on(self, step: Callable[..., None], *arguments: object) -> None:
+        """Let the thread do a step."""
         self._wait()  # frames do not pile up
-        self.video = self.video or VideoWriter(self.file, self.rate)
-        self.drawing = self.drawer.submit(self._append, rgb, body)
+        self.drawing = self.drawer.submit(step, *arguments)
 
-    def _wait(self) -> np.ndarray | None:
+    def _wait(self) -> None:
         drawing, self.drawing = self.drawing, None
-        return drawing.result() if drawing else None
+        if drawing:
+            drawing.result()
 
-    def _append(self, rgb: np.ndarray, body: Drawn | None) -> np.ndarray:
-        """Append a frame: the image, and beside it, on white, the body from the side -> the frame."""
+    def _append(self, rgb: np.ndarray, body: Drawn | None) -> None:
+        self._write(self._draw(rgb, body))
+
+    def _write(self, picture: np.ndarray, number: int | None = None) -> None:
+        self.video = self.video or VideoWriter(self.file, self.rate, numbered=self.live is not None)
+        self.video.add(picture, number)
+
+    def _draw(self, rgb: np.ndarray, body: Drawn | None) -> np.ndarray:
+        """A frame of the video: the image, and beside it, on white, the body from the side."""
         image, zoom = shrunk(rgb)
         side = min(PANEL, len(image))
         panel = np.full((len(image), side, 3), 255, np.uint8)
@@ -137,9 +150,7 @@ class OverlayVideo:
             top = (len(image) - side) // 2
             view = side_view(body.vertices, self.faces, body.cam, side, supersampling=VIDEO_SAMPLING)
             panel[top : top + side] = view
-        shown = np.hstack([image, panel])
-        self.video.add(shown)
-        return shown
+        return np.hstack([image, panel])
 
 
 def shrunk(rgb: np.ndarray) -> tuple[np.ndarray, float]:

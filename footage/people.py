@@ -20,6 +20,7 @@ from footage.detector import MIN_JOINTS, Detector, is_person, stack
 from footage.formats import save_frame
 from footage.keypoints import KeypointFiles
 from footage.left_right import Kept, Misfit, SidesKept, as_it_is
+from footage.live import Live
 from footage.mediapipe import MediaPipe
 from footage.remembered import RememberedDetector
 from footage.sources import VideoFrame
@@ -61,6 +62,8 @@ class Footage:
 
     Attributes:
         rate: frames/s; name: of the video
+        live: what keeps a camera's frames fresh; None for what is recorded
+        with_image: whether frames shall have what is shown of them, which not every network looks at
 
     Raises:
         UserError: see `open_detector`
@@ -72,6 +75,8 @@ class Footage:
         self.video, self.person, self.misfit = video, person, misfit
         self.detector = open_detector(keypoints, video, first_frame)
         self.keypoints = keypoints
+        self.with_image = True
+        self.live = Live(video.reader.age, video.stride) if video.is_camera else None
         self.rate, self.name = video.rate, video.name
 
     @property
@@ -81,11 +86,13 @@ class Footage:
 
     def facts(self) -> dict[str, object]:
         """What was not as it should be up to now in video and keypoints, for summary.json."""
-        return {**self.video.facts(), **self.detector.facts()}
+        live = self.live.facts() if self.live else {}
+        return {**self.video.facts(), **self.detector.facts(), **live}
 
     def warnings(self) -> list[str]:
         """The same in words, a line each, for who started the run."""
-        return [*self.video.warnings(), *self.detector.warnings()]
+        live = self.live.warnings() if self.live else []
+        return [*self.video.warnings(), *self.detector.warnings(), *live]
 
     def __iter__(self) -> Iterator[Frame]:
         """Batches of one frame.
@@ -102,7 +109,8 @@ class Footage:
 
     def after(self, count: int) -> Iterator[Frame]:
         """The same without the first `count`, whose people are followed all the same."""
-        return ahead(self.prepared(count))
+        prepared = self.prepared(count)
+        return self.live.frames(prepared) if self.live else ahead(prepared)
 
     def remember(self, file: Path, goes_on: bool) -> None:
         """Keep what a detector finds in a file; `goes_on`: begin with what it holds."""
@@ -112,16 +120,19 @@ class Footage:
     def prepared(self, first: int = 0) -> Iterator[Frame]:
         """The same from number `first` on, each one prepared when it is asked for."""
         steady, is_followed, seen = SteadyBox(), False, np.zeros(len(JOINTS49))
-        people = follow(self.video, self.detector, self.person, seen)
+        # what is live can wait neither for who else comes nor for who comes back
+        start, longest = (1, 0) if self.live else (START_FRAMES, LONGEST_GAP)
+        video = self.video if self.live else ahead(iter(self.video))
+        people = follow(video, self.detector, self.person, seen, start)
         straighten = partial(SidesKept(self.rate), misfit=self.misfit)
-        for number, followed in enumerate(bridge(people, straighten)):
+        for number, followed in enumerate(bridge(people, straighten, longest)):
             batch = self._batch(followed.frame)
             if followed.person is None:
                 steady = SteadyBox()  # whoever comes back need not be where they were
             else:
                 is_followed, box = True, steady(followed.box)
                 if number >= first:
-                    batch |= _cropped(followed, box)
+                    batch |= _cropped(followed, box, self.with_image)
             if number >= first:
                 yield batch
         if not is_followed:
@@ -162,12 +173,13 @@ class Followed(NamedTuple):
     dropped: int = 0
 
 
-def _cropped(followed: Followed, box: np.ndarray) -> Frame:
-    """What is shown of a frame through a box (3,): the image, its joints, and where it is."""
+def _cropped(followed: Followed, box: np.ndarray, with_image: bool) -> Frame:
+    """What is shown of a frame through a box (3,): the image, if it is wanted, its joints, and where it is."""
     crop = Crop(box[:2], box[2] / BOX_UNIT)
     low, high = crop.corners
+    image = {"image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None])} if with_image else {}
     return {
-        "image": torch.from_numpy(normalise(_cut(followed.frame.rgb, box))[None]),
+        **image,
         "keypoints_2d": torch.from_numpy(crop.exact_points(followed.person)[None]),
         # of what was cut, which begins at whole pixels; from the edge of the image
         "center": torch.from_numpy((low + high)[None] / 2),
@@ -188,17 +200,18 @@ def _cut(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def follow(
-    video: Iterable[VideoFrame], detector: Detector, number: int, seen: np.ndarray
+    video: Iterable[VideoFrame], detector: Detector, number: int, seen: np.ndarray, start_frames: int = START_FRAMES
 ) -> Iterator[tuple[VideoFrame, np.ndarray | None]]:
     """Each frame with the followed person (49,3) px, None where they are not seen.
 
     Args:
         number: of the person; 0 chooses the most prominent one of the start, or else the first to appear
         seen: (49,), gets the highest confidence of each joint of anybody
+        start_frames: in which it is decided whom to follow
     """
     tracker, frames = Tracker(), iter(video)
     start, prominences = [], defaultdict[int, float](float)
-    for frame in islice(frames, START_FRAMES):
+    for frame in islice(frames, start_frames):
         people = _to_follow(detector.detect_all(frame), frame, seen)
         by_number = dict(zip(tracker.update(people), people, strict=True))
         for someone, person in by_number.items():
@@ -211,6 +224,7 @@ def follow(
         del frame  # it would be kept for as long as the next is waited for
 
     for frame in frames:
+        tracker.miss(frame.dropped)
         track = tracker.tracks.get(number)
         attempts = detector.detect_near(frame, track.box) if track else [detector.detect_all(frame)]
         for found in attempts:
@@ -258,7 +272,9 @@ def _to_follow(found: np.ndarray, frame: VideoFrame, seen: np.ndarray) -> np.nda
 
 
 def bridge(
-    followed: Iterable[tuple[VideoFrame, np.ndarray | None]], straighten: Callable[[np.ndarray], Kept] = as_it_is
+    followed: Iterable[tuple[VideoFrame, np.ndarray | None]],
+    straighten: Callable[[np.ndarray], Kept] = as_it_is,
+    longest: int = LONGEST_GAP,
 ) -> Iterator[Followed]:
     """Fill short gaps.
 
@@ -266,13 +282,16 @@ def bridge(
 
     Args:
         straighten: puts left and right of a person (49,3) straight, all 0 where they are not seen
+        longest: frames of a gap that is filled
     """
     before, gap = None, []
     for frame, person in followed:
+        for _ in range(frame.dropped):
+            straighten(NOBODY)
         kept = straighten(NOBODY if person is None else person)
         if person is None:
             gap.append(frame)
-            if before is None or len(gap) > LONGEST_GAP:
+            if before is None or len(gap) > longest:
                 before = None
                 yield from (Followed(missed, None, None) for missed in gap)
                 gap = []

@@ -69,7 +69,7 @@ class FootageResults:
         labels: Row = {"index": int(frame["index"]), "time_s": float(frame["time"])}
         if prediction is None:
             self.run.add({**labels, "seen": MISSING}, {}, adapted=False)
-            self.overlay.add(rgb, None)
+            self.overlay.add(rgb, None, labels["time_s"])
             return
         labels |= {"image": frame["imgname"][0], "person": int(frame["person"])}
         labels |= {"seen": BRIDGED if frame["bridged"] else SEEN, "adapted": "yes" if adapted[0] else "no"}
@@ -83,7 +83,8 @@ class FootageResults:
         center, side = frame["center"][0].numpy().astype(np.float64), BOX_UNIT * float(frame["scale"])
         prediction = prediction.on_host()
         self.poses.add(prediction, center, side, rgb.shape[:2])
-        self.overlay.add(rgb, Drawn(prediction.vertices[0].numpy(), prediction.cam[0].numpy(), center, side))
+        body = Drawn(prediction.vertices[0].numpy(), prediction.cam[0].numpy(), center, side)
+        self.overlay.add(rgb, body, labels["time_s"])
 
     def running(self) -> dict[str, str]:
         """Mean 2D error up to now as a fraction of the box, for a progress bar."""

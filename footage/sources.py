@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,15 +23,20 @@ IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # others that people take for readable, and that would be missed
 _UNREAD_IMAGES = {".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 USUAL_RATE = 25.0  # frames/s, of what does not say
+_PATIENCE = 10.0  # s, after which a camera that gives no image is given up
 
 
 class VideoFrame(NamedTuple):
-    """A frame: its number and seconds from the start of the clip, a name to be written, (H,W,3) uint8 RGB."""
+    """A frame: its number and seconds from the start of the clip, a name to be written, (H,W,3) uint8 RGB.
+
+    dropped: how many wanted ones before it a camera gave, which nobody took
+    """
 
     index: int
     time: float
     name: str
     rgb: np.ndarray
+    dropped: int = 0
 
 
 class Undecoded(NamedTuple):
@@ -106,27 +112,68 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 class Camera:
-    """A camera's image of now, whenever one is asked for."""
+    """A camera, whose newest image is taken; those that came meanwhile are left out, and keep their numbers.
+
+    Images are read by a thread from the start, so that none waits in the camera's own buffer. Number and time of a
+    frame are those of when it came, counted from when the first one is asked for.
+
+    Args:
+        number: of the camera
+        clock: seconds
+    """
 
     frames = names = None
 
-    def __init__(self, number: int) -> None:
-        self.number, self.capture = number, cv2.VideoCapture(number)
+    def __init__(self, number: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.number, self.clock, self.capture = number, clock, cv2.VideoCapture(number)
         if not self.capture.isOpened():
             raise UserError(f"camera {number} cannot be opened; is it there, and does no other program use it?")
-        self.capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # not what it saw while the last frame was adapted to
         self.rate = self.capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
+        self.news = threading.Condition()
+        self.newest: Undecoded | None = None
+        self.started, self.count, self.is_over = clock(), 0, False
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+        self.watcher.start()
 
     def __iter__(self) -> Iterator[Undecoded]:
-        started, index = time.monotonic(), 0
+        with self.news:
+            self.newest, self.started, self.count = None, self.clock(), 0
+        return self._images()
+
+    def _images(self) -> Iterator[Undecoded]:
         try:
-            while (answer := self.capture.read())[0]:
-                image = partial(cv2.cvtColor, answer[1], cv2.COLOR_BGR2RGB)
-                yield Undecoded(index, time.monotonic() - started, f"camera{self.number}_{index:06d}", image)
-                index += 1
+            while frame := self._take():
+                yield frame
         finally:
-            self.capture.release()
+            self.is_over = True
+            self.watcher.join(1)
         log.warning("camera %s gives no more images", self.number)
+
+    def age(self, seconds: float) -> float:
+        """For how long the frame of that time is taken, s."""
+        return self.clock() - self.started - seconds
+
+    def _take(self) -> Undecoded | None:
+        """The newest frame that was not taken yet, which is waited for; None when there is none any more."""
+        with self.news:
+            self.news.wait_for(lambda: self.newest or self.is_over, _PATIENCE)
+            frame, self.newest = self.newest, None
+        return frame
+
+    def _watch(self) -> None:
+        try:
+            while not self.is_over and (answer := self.capture.read())[0]:
+                with self.news:
+                    name = f"camera{self.number}_{self.count:06d}"
+                    image = partial(cv2.cvtColor, answer[1], cv2.COLOR_BGR2RGB)
+                    self.newest = Undecoded(self.count, self.clock() - self.started, name, image)
+                    self.count += 1
+                    self.news.notify()
+        finally:
+            with self.news:
+                self.is_over = True
+                self.news.notify()
+            self.capture.release()
 
     def facts(self) -> dict[str, object]:
         """Nothing."""

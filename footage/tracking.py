@@ -92,6 +92,11 @@ class Tracker:
                     numbers[column] = tracks[row].number
         return numbers
 
+    def miss(self, frames: int) -> None:
+        """Let so many frames pass in which nobody looked."""
+        for track in self.tracks.values():
+            track.lost += frames
+
     def update(self, people: np.ndarray) -> list[int]:
         """Take the people (N,49,3) of the next frame -> their numbers; new people are counted on in their order."""
         numbers = self.match(people)

@@ -9,7 +9,7 @@ import numpy as np
 from footage.container import VideoFile
 from footage.sources import Camera, ImageFolder, Source, VideoFrame
 from utils.errors import UserError
-from utils.files import safe_name
+from utils.files import is_camera, safe_name
 
 
 class Video:
@@ -38,7 +38,7 @@ class Video:
     ) -> None:
         self.source, self.start, self.stop, self.stride = source, start, stop or np.inf, stride
         path = Path(source)
-        self.is_camera = source.isascii() and source.isdecimal() and not path.exists()
+        self.is_camera = is_camera(source)
         self.name = f"camera{source}" if self.is_camera else safe_name(path.stem)
         self.reader: Source = (
             Camera(int(source)) if self.is_camera else ImageFolder(path) if path.is_dir() else VideoFile(path)
@@ -72,14 +72,17 @@ class Video:
             raise UserError(f"{self.source} has no frame from --start {self.start:g} to --stop {self.stop:g} s")
 
     def _wanted(self) -> Iterator[VideoFrame]:
-        first, index = None, -1
+        first = before = None
+        index = -1
         for index, seconds, name, decode in self.reader:
             if seconds >= self.stop:
                 return
             if seconds >= self.start:
                 first = index if first is None else first
                 if (index - first) % self.stride == 0:
-                    yield VideoFrame(index, seconds, name, decode())
+                    dropped = (index - before) // self.stride - 1 if self.is_camera and before is not None else 0
+                    before = index
+                    yield VideoFrame(index, seconds, name, decode(), dropped)
         self.source_frames, self.is_whole = self.reader.frames or index + 1, True
 
     def facts(self) -> dict[str, object]:

@@ -18,8 +18,12 @@ def regress(regressor: Regressor, *frames: Frame) -> SmplParams:
     Args:
         regressor: is given those entries of the frames that its attribute `inputs` names, or `image` if it has none
     """
-    names = getattr(regressor, "inputs", ("image",))
-    return SmplParams(*regressor(*(torch.cat([frame[name] for frame in frames]) for name in names)))
+    return SmplParams(*regressor(*(torch.cat([frame[name] for frame in frames]) for name in inputs_of(regressor))))
+
+
+def inputs_of(regressor: Regressor) -> tuple[str, ...]:
+    """The entries of a frame that a network is given."""
+    return getattr(regressor, "inputs", ("image",))
 
 
 def features_of(regressor: Regressor, frame: Frame) -> Features:

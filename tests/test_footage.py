@@ -15,6 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from footage.camera import full_camera
+from footage.live import Live
 from footage.overlay import OverlayVideo
 from footage.poses import PosesFile
 from footage.results import FootageResults
@@ -84,10 +85,10 @@ class Clip:
 
 
 def footage_results(
-    folder: Path, body, frames: int | None, smooth: bool = False, export: str = "none", window=None
+    folder: Path, body, frames: int | None, smooth: bool = False, export: str = "none", live=None
 ) -> FootageResults:
     folder.mkdir(exist_ok=True)
-    overlay = OverlayVideo(folder / "overlay.mp4", 10.0, np.asarray(body.faces), window)
+    overlay = OverlayVideo(folder / "overlay.mp4", 10.0, np.asarray(body.faces), live)
     return FootageResults(
         RunFolder(folder, Settings(), {}), Clip(frames), overlay, PosesFile(folder, body, smooth, export)
     )
@@ -227,8 +228,9 @@ class Shown:
 
 
 def test_a_window_shows_what_the_video_gets_and_closing_it_ends_the_run_with_its_files(body, tmp_path):
-    window = Shown()
-    results = footage_results(tmp_path, body, 3, window=window)
+    live = Live(age=lambda seconds: 0.1)
+    live.window = window = Shown()
+    results = footage_results(tmp_path, body, 3, live=live)
     with pytest.raises(KeyboardInterrupt), recorded(results):
         for index in range(3):
             results.add(footage_frame(index), predicted(body), [SCORES], {}, [False])

@@ -63,6 +63,17 @@ def test_a_flag_that_is_given_overrules_the_defaults_of_its_stream():
     assert boa.read_options(["--name", "x"]).lr == 3e-6
 
 
+def test_the_free_network_of_joints_is_not_adapted_to_a_video_unless_it_is_asked_for(capsys):
+    for video in ("0", "a.mp4"):
+        footage = ["--name", "x", "--video", video]
+        assert boa.read_options(footage).method == "frozen"
+        assert boa.read_options([*footage, "--model_file", "data/demo/footage.pt"]).method == "boa"  # of images
+        adapting = boa.read_options([*footage, "--method", "boa", "--lr", "1e-5"])
+        assert adapting.lr == 1e-5 and not adapting.has_source
+        assert "--lr does nothing here: it is for --method boa" in refused(capsys, "--video", video, "--lr", "1e-5")
+    assert boa.read_options(["--name", "x", "--dataset_name", "multiview"]).method == "boa"
+
+
 @pytest.mark.parametrize(
     "flags",
     [

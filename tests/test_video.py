@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from videos import Clip, complaint, damage_packet, encode, number_shown, numbered, remux
 
-from footage import sources
 from footage.sources import VideoFrame
 from footage.video import Video
 from utils.errors import UserError
@@ -60,15 +59,6 @@ def test_start_stop_stride_and_max_frames_choose_frames(tmp_path):
     assert chosen(0.0, 0.0, 3) == [0, 3, 6, 9]
     assert chosen(0.1, 0.8, 2) == [1, 3, 5, 7]
     assert chosen(0.0, 0.0, 2, 3) == [0, 2, 4]
-
-
-def test_a_camera_is_a_stream_without_end(monkeypatch, clip):
-    opened = cv2.VideoCapture(str(clip.file))
-    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda number: opened)
-    camera = Video("0")
-    assert camera.is_camera and camera.frames is None and camera.name == "camera0"
-    reference = next(iter(Video(str(clip.pictures)))).rgb
-    assert np.abs(next(iter(camera)).rgb.astype(int) - reference).mean() < 4
 
 
 # what containers say of themselves

@@ -60,8 +60,8 @@ def rasterise(points_2d: np.ndarray, depth: np.ndarray, faces: np.ndarray, size:
     small faces of a body the difference is far below a pixel.
     """
     height, width = size
-    corners = points_2d.astype(np.float32)[faces.T]  # (3,F,2)
-    depths = depth.astype(np.float32)[faces.T]  # (3,F)
+    corners = points_2d.astype(np.float32).take(faces.T, axis=0)  # (3,F,2)
+    depths = depth.astype(np.float32).take(faces.T)  # (3,F)
     (xa, ya), (xb, yb), (xc, yc) = corners.transpose(0, 2, 1)
     area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
     low = np.ceil(corners.min(axis=0) - 0.5)
@@ -70,22 +70,24 @@ def rasterise(points_2d: np.ndarray, depth: np.ndarray, faces: np.ndarray, size:
     y0, y1 = (np.clip(edge[:, 1], 0, height).astype(np.int32) for edge in (low, high))
     # front faces turn left in an image whose y axis points down
     shown = np.flatnonzero((area < -1e-9) & (depths.min(axis=0) > NEAR) & (x1 > x0) & (y1 > y0))
-    triangle, x, y = _pixels_of_boxes(x0[shown], y0[shown], (x1 - x0)[shown], (y1 - y0)[shown])
+    boxes = (x0[shown], y0[shown], (x1 - x0)[shown], (y1 - y0)[shown])
+    triangle, x, y = _pixels_of_boxes(*boxes)
 
     xa, ya, xb, yb, xc, yc = (values[shown] for values in (xa, ya, xb, yb, xc, yc))
     inverse = 1 / area[shown]
     # barycentric coordinates as linear functions of the offset from corner a: in float32, products of whole image
     # coordinates would have no digits left for the smallest faces
     slope = np.stack([xa, ya, (yc - ya) * inverse, (xa - xc) * inverse, (ya - yb) * inverse, (xb - xa) * inverse])
-    start_x, start_y, bx, by, cx, cy = slope[:, triangle]
+    start_x, start_y, bx, by, cx, cy = np.repeat(slope, boxes[2] * boxes[3], axis=1)
     from_x, from_y = x + np.float32(0.5) - start_x, y + np.float32(0.5) - start_y
     b = bx * from_x + by * from_y
     c = cx * from_x + cy * from_y
     a = 1 - b - c
     inside = np.flatnonzero((a >= -EDGE_TOLERANCE) & (b >= -EDGE_TOLERANCE) & (c >= -EDGE_TOLERANCE))
-    triangle, barycentric = triangle[inside], np.stack([a[inside], b[inside], c[inside]], axis=1)
-    distance = (depths[:, shown[triangle]] * barycentric.T).sum(axis=0)
-    return _nearest(y[inside] * width + x[inside], distance, shown[triangle], barycentric, size)
+    triangle, x, y, a, b, c = (values.take(inside) for values in (triangle, x, y, a, b, c))
+    face, barycentric = shown.take(triangle), np.stack([a, b, c], axis=1)
+    distance = (depths.take(face, axis=1) * barycentric.T).sum(axis=0)
+    return _nearest(y * width + x, distance, face, barycentric, size)
 
 
 def _pixels_of_boxes(x0: np.ndarray, y0: np.ndarray, widths: np.ndarray, heights: np.ndarray):
@@ -101,24 +103,23 @@ def _nearest(
     pixel: np.ndarray, distance: np.ndarray, face: np.ndarray, barycentric: np.ndarray, size: tuple[int, int]
 ) -> Raster:
     """Of N fragments keep the nearest on each pixel."""
-    order = np.argsort(-distance, kind="stable")
-    last = np.full(size[0] * size[1], -1, np.int64)
-    last[pixel[order]] = order  # of several writes to one place the last, here the nearest, stays
-    seen = np.flatnonzero(last >= 0)
-    fragment = last[seen]
-    faces = np.full(len(last), -1, np.int32)
-    weights = np.zeros((len(last), 3), np.float32)
-    depth = np.full(len(last), np.inf, np.float32)
-    faces[seen], weights[seen], depth[seen] = face[fragment], barycentric[fragment], distance[fragment]
-    return Raster(faces.reshape(size), weights.reshape(*size, 3), depth.reshape(size))
+    depth = np.full(size[0] * size[1], np.inf)
+    np.minimum.at(depth, pixel, distance)
+    nearest = np.flatnonzero(distance == depth.take(pixel))
+    seen = pixel.take(nearest)
+    faces = np.full(len(depth), -1, np.int32)
+    weights = np.zeros((len(depth), 3), np.float32)
+    # of several as near ones, which write to one place, the last stays
+    faces[seen], weights[seen] = face.take(nearest), barycentric.take(nearest, axis=0)
+    return Raster(faces.reshape(size), weights.reshape(*size, 3), depth.astype(np.float32).reshape(size))
 
 
 def interpolate(raster: Raster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values (V,C) of the vertices on the pixels of raster.mask -> (N,C), row by row."""
     seen = np.flatnonzero(raster.face >= 0)
-    a, b, c = faces[raster.face.ravel()[seen]].T
-    wa, wb, wc = raster.barycentric.reshape(-1, 3)[seen].T[..., None]
-    return wa * values[a] + wb * values[b] + wc * values[c]
+    a, b, c = faces.take(raster.face.take(seen), axis=0).T
+    wa, wb, wc = raster.barycentric.reshape(-1, 3).take(seen, axis=0).T[..., None]
+    return wa * values.take(a, axis=0) + wb * values.take(b, axis=0) + wc * values.take(c, axis=0)
 
 
 def face_incidence(faces: np.ndarray, vertices: int) -> sparse.csr_matrix:
@@ -129,7 +130,7 @@ def face_incidence(faces: np.ndarray, vertices: int) -> sparse.csr_matrix:
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray, incidence: sparse.csr_matrix | None = None) -> np.ndarray:
     """Unit normals (V,3), pointing outwards, weighted by area; `incidence` as from face_incidence."""
-    a, b, c = (vertices[corner] for corner in faces.T)
+    a, b, c = (vertices.take(corner, axis=0) for corner in faces.T)
     incidence = face_incidence(faces, len(vertices)) if incidence is None else incidence
     normals = incidence @ _cross(b - a, c - a)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
@@ -171,9 +172,14 @@ def draw(
     points = vertices[:, :2] / vertices[:, 2:] * focal + centre
     size = (height * supersampling, width * supersampling)
     raster = rasterise(points * supersampling, vertices[:, 2], faces, size)
-    shaded = lit(np.asarray(colours, np.float32), vertex_normals(vertices, faces))
+    lit_vertices = lit(np.asarray(colours, np.float32), vertex_normals(vertices, faces))
+    shaded = interpolate(raster, faces, lit_vertices).astype(np.float32)
+    if supersampling == 1:
+        canvas = background.copy()
+        canvas[raster.mask] = np.clip(shaded, 0, 255)
+        return canvas
     canvas = cv2.resize(background, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
-    canvas[raster.mask] = interpolate(raster, faces, shaded)
+    canvas[raster.mask] = shaded
     return np.clip(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), 0, 255).astype(np.uint8)
 
 
@@ -271,31 +277,35 @@ class VideoWriter:
     Each segment of about a second has an encoder of its own, so that a video that goes on after whole segments of
     another (`copy`) is the same to the byte as if it had never stopped.
 
+    numbered: frames come with numbers, among which some may lack
+
     Attributes:
-        segment: frames of a segment; count: frames up to now
+        segment: frames of a segment; count: frames up to now; number: of the last one
 
     Raises UserError when the file cannot be written.
     """
 
-    def __init__(self, path: Path, rate: float = 25.0, quality: int = 20) -> None:
+    def __init__(self, path: Path, rate: float = 25.0, quality: int = 20, numbered: bool = False) -> None:
         import av  # loads the video libraries, which only those who write video need
 
         self.path, self.rate, self.quality = Path(path), Fraction(rate).limit_denominator(1001), quality
+        self.numbered = numbered
         self.temporary = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
-        self.segment, self.count = segment_length(rate), 0
+        self.segment, self.count, self.number = segment_length(rate), 0, -1
         self.av, self.stream, self.encoder, self.failed = av, None, None, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # in fragments of a second, so that a file that ends early can be played
         options = {"movflags": "frag_keyframe+empty_moov", "flush_packets": "1"}
         self.container = av.open(str(self.temporary), "w", options=options)
 
-    def add(self, frame: np.ndarray) -> None:
-        """Append a frame."""
+    def add(self, frame: np.ndarray, number: int | None = None) -> None:
+        """Append a frame: the next one, or, if they are `numbered`, what is to be shown at its number over the rate."""
         height, width = (side // 2 * 2 for side in frame.shape[:2])
         if self.stream is None:
             self._open(width, height)
         picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-        picture.pts, picture.time_base = self.count, 1 / self.rate
+        self.number = max(self.number + 1, number or 0)
+        picture.pts, picture.time_base = self.number, 1 / self.rate
         self._write(lambda: self._encode(picture))
         self.count += 1
 
@@ -317,6 +327,7 @@ class VideoWriter:
                     copied.time_base, copied.is_keyframe = packet.time_base, packet.is_keyframe
                     self._write(functools.partial(self._mux, [copied]))
                     self.count += 1
+        self.number = self.count - 1
         if self.count != frames:
             raise ValueError(f"{file} has {self.count} frames where {frames} are needed")
 
@@ -332,6 +343,8 @@ class VideoWriter:
         # x264's weighing of blocks by what later frames take from them (mbtree) was seen to give other bytes for the
         # same frames in one of three busy runs, on a processor with AVX-512
         encoder.options = {"crf": str(self.quality), "preset": "veryfast", "mbtree": "0"}
+        if self.numbered:  # over a gap, the decoding times of B-frames would fall into the segment before
+            encoder.options |= {"bf": "0"}
         encoder.flags |= self.av.codec.context.Flags.global_header
 
     def _encode(self, picture: "VideoFrame") -> None:
