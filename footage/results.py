@@ -88,8 +88,13 @@ class FootageResults:
 
     def running(self) -> dict[str, str]:
         """Mean 2D error up to now as a fraction of the box, for a progress bar."""
-        means = {name: total / max(1, self.counted) for name, total in self.sums.items()}
-        return {name.removesuffix("_share"): f"{100 * mean:.1f} %" for name, mean in means.items()}
+        means = {name: self.sums[f"{name}_share"] / max(1, self.counted) for name in self._networks}
+        return {name: f"{100 * mean:.1f} %" for name, mean in means.items()}
+
+    @property
+    def _networks(self) -> tuple[str, ...]:
+        """Those to compare: the base model and, where anything was adapted, what it became."""
+        return ("frozen", "adapted") if self.run.adapted else ("frozen",)
 
     def bytes_needed(self) -> int:
         """Room for what is written frame by frame, of an overlay as large as most."""
@@ -151,12 +156,12 @@ class FootageResults:
         }
         for warning in self.footage.warnings():
             log.warning(warning)
+        not_adapted = f", predicted but not adapted to: {numbers['frames_not_adapted']}" if self.run.adapted else ""
         lines = [
             f"{len(rows)} frames; bridged: {numbers['frames_bridged']}, "
-            f"without the person: {numbers['frames_missing']}, "
-            f"predicted but not adapted to: {numbers['frames_not_adapted']}" + guard_lines(rows)
+            f"without the person: {numbers['frames_missing']}" + not_adapted + guard_lines(rows)
         ]
-        for name in ("frozen", "adapted"):
+        for name in self._networks:
             if means[f"{name}_px"] is not None:
                 percent = 100 * means[f"{name}_share"]
                 lines.append(f"2D error, {name}: {means[f'{name}_px']:.1f} px, {percent:.2f} % of the box")
@@ -179,7 +184,7 @@ class FootageResults:
         figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
         times = [row["time_s"] for row in self.run.rows]
         means = means_of(self.run.rows, _COLUMNS)
-        for name in ("frozen", "adapted"):
+        for name in self._networks:
             percent = [100 * row.get(f"{name}_share", math.nan) for row in self.run.rows]
             mean = means[f"{name}_share"]
             label = name if mean is None else f"{name}: mean {100 * mean:.1f} %"

@@ -189,4 +189,5 @@ def test_a_video_with_files_of_joints_runs_as_printed(tmp_path):
         run_printed(command + more, tmp_path, {"SYNTHETIC_ROOT": str(tmp_path), "BOA_DATA": str(tmp_path / "nothing")})
         summary = toys.read_summary(folder)
         assert summary["complete"] and summary["frames"] == 3 and summary["options"]["method"] == method
+        assert ("2D error, adapted" in (folder / "performance.txt").read_text()) == (method == "boa")
         assert {"overlay.mp4", "reprojection.png", "predictions.npz"} <= {file.name for file in folder.iterdir()}
