@@ -61,7 +61,7 @@ def teacher_terms(predicted: Prediction, frame: Frame, learner: Learner) -> dict
     """Distance from the mean teacher's prediction of the same frame, with its parts."""
     with torch.no_grad():
         taught = predict(learner.teacher, learner.joints_body, frame)
-    return _with_parts("teacher", losses.teacher(predicted, taught), learner.weights.teacher)
+    return _with_parts("teacher", losses.teacher(predicted, taught, learner.as_dynaboa), learner.weights.teacher)
 
 
 def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ def upper_terms(
     if past is not None:
         rows, given = past.rows, past.frames["keypoints_2d"]
         terms["motion"] = losses.motion(
-            now.keypoints_2d[rows], before.keypoints_2d, target[rows], given, learner.joints
+            now.keypoints_2d[rows], before.keypoints_2d, target[rows], given, learner.joints, learner.as_dynaboa
         )
     return {**terms, "total": losses.weighted(terms, learner.weights.upper)}
 
@@ -241,8 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print((run_divided(options, with_source).folder / "performance.txt").read_text(), end="")
         return
     run = open_run(options, with_source)
-    compat = options.paper_compat
-    learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts)
+    compat, as_dynaboa = options.paper_compat, options.as_dynaboa
+    learner = make_learner(run.model, run.body, run.prior, options, run.joints, run.step, compat, adapts, as_dynaboa)
     record, parts = run.results.run, run.parts()
     checkpoints = Checkpoints(record.folder, options.checkpoint_every, parts and {"learner": learner, **parts})
     if not record.is_complete:

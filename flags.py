@@ -137,6 +137,11 @@ class RunOptions:
 class Options(StepOptions, RunOptions):
     """Every flag of the command line: those of the run, and those of the step."""
 
+    @property
+    def as_dynaboa(self) -> bool:
+        """Whether DynaBOA's published code is repeated, beside BOA's."""
+        return self.paper_compat and (self.dynamic_boa or self.retrieval)
+
 
 def modes(options: Options) -> set[str]:
     """The modes that the options choose, in which some flags do something."""

@@ -87,7 +87,7 @@ def _open_benchmark(options: Options, with_source: bool) -> Run:
     bodies = _bodies(stream.assets, GENDERS, device)
     model = _base_model(options, stream.assets, device)
     prior = PosePrior(stream.assets.gmm).to(device)
-    score = _score(stream, bodies, device)
+    score = _score(stream, bodies, device, options.as_dynaboa)
     samples = open_samples(stream, with_source)
     source = samples and labelled_source(options, stream.source, samples, model)
     frames, facts = open_frames(options, device, samples)
@@ -117,19 +117,24 @@ def check_rendered(*recordings: streams.Recording) -> None:
             version.check_current(recording.images, config.DEMO, recording.made_by)
 
 
-def _score(stream: streams.Stream, bodies: dict[str, SMPL], device: torch.device) -> Callable[..., Scored]:
-    """The score of a stream, with what it needs."""
+def _score(
+    stream: streams.Stream, bodies: dict[str, SMPL], device: torch.device, as_dynaboa: bool
+) -> Callable[..., Scored]:
+    """The score of a stream, with what it needs; DynaBOA's code takes everybody's body for the neutral one."""
+    bodies = dict.fromkeys(bodies, bodies["neutral"]) if as_dynaboa else bodies
     shape = (len(H36M17), len(bodies["neutral"].v_template))
     regressor = load_npy(stream.assets.regressor_h36m, shape, "get it with SPIN's data (data/README.md)")
     regressor = torch.as_tensor(regressor, dtype=torch.float32, device=device)
     return functools.partial(stream.score, bodies=bodies, regressor=regressor)
 
 
-def open_scorer(options: RunOptions, frames: CroppedFrames) -> tuple[Scorer, SMPL]:
+def open_scorer(options: Options, frames: CroppedFrames) -> tuple[Scorer, SMPL]:
     """What scores the frames of a data set, on the host, and the body to pose."""
     stream, host = streams.STREAMS[options.dataset_name], torch.device("cpu")
     bodies = _bodies(stream.assets, GENDERS, host)
-    return Scorer(_score(stream, bodies, host), frames.step, options.paper_compat), bodies["neutral"]
+    return Scorer(_score(stream, bodies, host, options.as_dynaboa), frames.step, options.paper_compat), bodies[
+        "neutral"
+    ]
 
 
 def open_samples(stream: streams.Stream, with_source: bool) -> CroppedFrames | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from flags import RunOptions
+from flags import Options
 from runs import chosen_frames, open_footage, open_scorer
 from utils.errors import UserError
 from utils.evaluation import FootageScorer
@@ -36,8 +36,8 @@ def verify(folder: Path) -> str:
     Raises UserError when they differ, or when a file is missing.
     """
     summary = json.loads(existing(folder / "summary.json", "name the folder of a run by --verify").read_text())
-    known = {field.name for field in dataclasses.fields(RunOptions)}
-    options = RunOptions(**{name: value for name, value in summary["options"].items() if name in known})
+    known = {field.name for field in dataclasses.fields(Options)}
+    options = Options(**{name: value for name, value in summary["options"].items() if name in known})
     rows = list(csv.DictReader(existing(folder / "scores.csv", "run it again").open()))
     if options.is_divided and options.video:
         raise UserError(f"{folder} is put together from {folder / PARTS}; name a folder in there by --verify")
@@ -76,7 +76,7 @@ def _compare(folder: Path, what: str, column: str, given: float | None, score: f
         raise UserError(f"{folder}: {what} is {given:.4f}, but {score:.4f} by predictions.npz")
 
 
-def _scored_frames(options: RunOptions, predictions: Mapping[str, np.ndarray]) -> Iterator[Scored]:
+def _scored_frames(options: Options, predictions: Mapping[str, np.ndarray]) -> Iterator[Scored]:
     """The image and the scores of each frame that was predicted."""
     frames, _ = chosen_frames(options)
     score, body = open_scorer(options, frames)
@@ -95,7 +95,7 @@ def _scored_frames(options: RunOptions, predictions: Mapping[str, np.ndarray]) -
             yield image, {SCORES[name].column: value for name, value in row.items()}
 
 
-def _scored_footage(options: RunOptions, predictions: Mapping[str, np.ndarray]) -> Iterator[Scored]:
+def _scored_footage(options: Options, predictions: Mapping[str, np.ndarray]) -> Iterator[Scored]:
     """The same of footage, by the joints that its detector finds again."""
     footage, score, row = open_footage(options), FootageScorer(None, options.stride), 0
     with tempfile.TemporaryDirectory() as folder:

@@ -263,6 +263,7 @@ class Learner:
         guard: watches how far updates move the prediction
         dynamic: of further steps, None: there are none
         soft_reset: at a cut, None: none
+        as_dynaboa: whether the temporal terms are those of DynaBOA's published code
     """
 
     model: nn.Module
@@ -282,6 +283,7 @@ class Learner:
     guard: JumpGuard
     dynamic: Dynamic | None
     soft_reset: SoftReset | None
+    as_dynaboa: bool
 
     def watch_lower(self) -> AbstractContextManager:
         """In this context the lower objective is computed at w, so that it can be differentiated twice."""
@@ -347,6 +349,7 @@ def make_learner(
     step: int = 1,
     paper_compat: bool = False,
     adapts: bool = True,
+    as_dynaboa: bool = False,
 ) -> Learner:
     """Set up the model's probe, teacher, optimizer and history; the model itself is what gets adapted.
 
@@ -356,6 +359,7 @@ def make_learner(
         step: by which the indices of consecutive frames differ
         paper_compat: of the history
         adapts: False for a model that stays as it is
+        as_dynaboa: the temporal terms as DynaBOA's published code has them, with a teacher whose dropout is active
     """
     # not at the top: it takes seconds, and gym, which it imports, announces on the screen that it is not kept up
     try:
@@ -367,10 +371,11 @@ def make_learner(
 
     by_difference = options.is_bilevel and options.second_order == "fd"
     betas = (options.beta1, options.beta2)
+    teacher = copy.deepcopy(model).requires_grad_(False)
     return Learner(
         model=model,
         probe=MAML(model, lr=options.metalr, first_order=by_difference or not options.is_bilevel),
-        teacher=copy.deepcopy(model).requires_grad_(False),
+        teacher=teacher.train() if as_dynaboa else teacher,
         optimizer=torch.optim.Adam(model.parameters(), lr=options.lr, betas=betas, fused=True),
         body=body,
         joints_body=body.joints_only(),
@@ -385,4 +390,5 @@ def make_learner(
         guard=JumpGuard(options.jump_limit, options.revert_jumps),
         dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
         soft_reset=SoftReset(model, options.soft_reset) if options.soft_reset < 1 else None,
+        as_dynaboa=as_dynaboa,
     )

@@ -272,6 +272,56 @@ def test_without_dropout_the_teacher_gives_equal_terms_twice(world, bodies):
     assert torch.equal(*found)
 
 
+# as DynaBOA's published code
+
+
+def test_as_dynaboa_the_teacher_drops_out_and_all_its_joints_count_where_they_are(parts):
+    model, body, prior = parts
+
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.drop = copy.deepcopy(model), nn.Dropout(0.2)
+
+        def forward(self, image):
+            params = self.network(image)
+            return params._replace(betas=self.drop(params.betas + 1))
+
+    [(frame, _)] = stream(1)
+    for as_dynaboa in (False, True):
+        learner = make_learner(Dropping().double().eval(), body, prior, boa.Options(**LARGE), as_dynaboa=as_dynaboa)
+        torch.manual_seed(0)
+        one, other = (learner_terms(learner, frame)["teacher/betas"] for _ in range(2))
+        assert bool(one == other) != as_dynaboa
+    here = learner.predict(frame)
+    there = here._replace(joints=here.joints + 1, keypoints_2d=here.keypoints_2d.clone())
+    there.keypoints_2d[:, 0] += 2  # not one of SPIN's
+    near = losses.teacher(here, there), losses.teacher(here, there, as_dynaboa=True)
+    found = [[float(terms[name]) for name in ("kp3d", "kp2d")] for terms in near]
+    np.testing.assert_allclose(found, [[0, 0], [1, 4 / 49]], atol=1e-12)
+
+
+def learner_terms(learner: Learner, frame: dict) -> dict[str, torch.Tensor]:
+    return boa.teacher_terms(learner.predict(frame), frame, learner)
+
+
+def test_as_dynaboa_motion_is_of_joints_that_are_fully_confident_in_both_frames():
+    now, before = torch.zeros(1, 49, 2), torch.zeros(1, 49, 2)
+    given, given_before = torch.ones(1, 49, 3), torch.zeros(1, 49, 3)
+    given_before[..., 2] = 1
+    given[:, 30:, 2] = 0.9
+    plain = losses.motion(now, before, given, given_before)
+    own = losses.motion(now, before, given, given_before, as_dynaboa=True)
+    np.testing.assert_allclose([float(plain), float(own)], [1, 5 / 24])  # of joints 25 to 48 the first five
+
+
+@pytest.mark.parametrize("part", ["--dynamic_boa", "--retrieval"])
+def test_paper_compat_repeats_dynaboa_with_either_of_its_parts(part):
+    assert boa.read_options(["--name", "x", "--paper_compat", part]).as_dynaboa
+    assert not boa.read_options(["--name", "x", part]).as_dynaboa
+    assert not boa.read_options(["--name", "x", "--paper_compat"]).as_dynaboa
+
+
 def test_the_threshold_belongs_to_the_learning_rate_unless_it_is_given():
     assert boa.Options(lr=THRESHOLD_LR).threshold == pytest.approx(THRESHOLD)
     assert boa.Options(lr=10 * THRESHOLD_LR).threshold == pytest.approx(10 * THRESHOLD)

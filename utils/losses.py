@@ -50,25 +50,42 @@ def shape_prior(betas: Tensor) -> Tensor:
     return (betas**2).sum(dim=1).mean()
 
 
-def motion(keypoints_2d: Tensor, before: Tensor, target: Tensor, target_before: Tensor, joints: slice = SPIN) -> Tensor:
+def motion(
+    keypoints_2d: Tensor,
+    before: Tensor,
+    target: Tensor,
+    target_before: Tensor,
+    joints: slice = SPIN,
+    as_dynaboa: bool = False,
+) -> Tensor:
     """Distance of the projected joints' displacement over n frames (B,49,2) from the target's (B,49,3) (eq. 6).
 
-    Confidence does not count, as published; a detector's joints count where they are confident in both frames.
+    Confidence does not count, as published; a detector's joints count where they are confident in both frames, and in
+    DynaBOA's code those whose confidences sum to 2.
     """
     predicted_displacement = (keypoints_2d - before)[:, joints]
     target_displacement = (target - target_before)[:, joints, :2]
-    if joints == SPIN:
+    if joints == SPIN and not as_dynaboa:
         return F.mse_loss(predicted_displacement, target_displacement)
-    seen = torch.minimum(target[:, joints, 2:], target_before[:, joints, 2:]) > CONFIDENT
+    confidence, confidence_before = target[:, joints, 2:], target_before[:, joints, 2:]
+    seen = torch.minimum(confidence, confidence_before) > CONFIDENT
+    if as_dynaboa:
+        seen = confidence + confidence_before == 2
     return (seen * (predicted_displacement - target_displacement) ** 2).mean()
 
 
-def teacher(predicted: Prediction, taught: Prediction) -> dict[str, Tensor]:
-    """Distance from the mean teacher's prediction of the same images, part by part (eq. 7)."""
-    joints, taught_joints = (_centred(prediction.joints[:, SPIN]) for prediction in (predicted, taught))
+def teacher(predicted: Prediction, taught: Prediction, as_dynaboa: bool = False) -> dict[str, Tensor]:
+    """Distance from the mean teacher's prediction of the same images, part by part (eq. 7).
+
+    In DynaBOA's code all 49 joints count, and where the body is in 3D.
+    """
+    counted = slice(None) if as_dynaboa else SPIN
+    joints, taught_joints = (prediction.joints[:, counted] for prediction in (predicted, taught))
+    if not as_dynaboa:
+        joints, taught_joints = _centred(joints), _centred(taught_joints)
     return {
         "kp3d": F.mse_loss(joints, taught_joints),
-        "kp2d": F.mse_loss(predicted.keypoints_2d[:, SPIN], taught.keypoints_2d[:, SPIN]),
+        "kp2d": F.mse_loss(predicted.keypoints_2d[:, counted], taught.keypoints_2d[:, counted]),
         "pose": F.mse_loss(predicted.rotmat, taught.rotmat),
         "betas": F.mse_loss(predicted.betas, taught.betas),
     }
