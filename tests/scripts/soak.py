@@ -20,6 +20,7 @@ import torch
 import toys
 
 import boa
+import footage.people
 import models.hmr
 import runs
 import streams
@@ -91,11 +92,8 @@ class Somebody:
 
 
 def open_loop(options: Options) -> Footage:
-    footage = Footage.__new__(Footage)
-    footage.video = Looped("loop", 0.0, 0.0, 1, options.max_frames)
-    footage.person, footage.keypoints, footage.detector = 0, "-", Somebody()
-    footage.rate, footage.name = footage.video.rate, footage.video.name
-    return footage
+    footage.people.open_detector = lambda *arguments: Somebody()
+    return Footage(Looped("loop", 0.0, 0.0, 1, options.max_frames), "-")
 
 
 def repeat(stream: streams.Stream, count: int) -> streams.Stream:
