@@ -1,6 +1,6 @@
 """Rendered footage with MediaPipe's joints and 3D truth: where designs for one's own video are compared.
 
-    python benchmarks/footage_truth.py                                     # frozen and adapted, seeds 1 and 2
+    python benchmarks/footage_truth.py                                     # the networks of joints and images, seeds 1, 2
     python benchmarks/footage_truth.py --row "steady: --motionloss_weight 0.8"
 
 Clips of the stream `wild` are run as videos (`boa.py --video`), and predictions.npz is scored against the joints that
@@ -22,7 +22,7 @@ from benchmarks.ablation import PROJECT, Run, make_all, runs_of
 from benchmarks.tables import FROZEN, TABLES
 from footage.smoothing import smooth_joints
 from models.smpl import SMPL, load_bodies
-from streams import DEMO_ASSETS
+from streams import DEMO_ASSETS, WILD_ASSETS
 from utils.errors import UserError, run_command
 from utils.evaluation import Acceleration, score_limbs
 from utils.files import load_npz, save_text
@@ -84,8 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     named = dict(_row(text) for text in options.row)
     footage = TABLES["footage-rates"]
+    adapted = ["--method", "boa"]
+    of_images = [*adapted, "--model_file", str(WILD_ASSETS.base_model)]
     table = footage._replace(
-        rows={**FROZEN, "adapted": ["--method", "boa"], **named}, clips=tuple(options.clips or footage.clips), more=()
+        rows={**FROZEN, "adapted": adapted, "footage.pt, adapted": of_images, **named}, clips=tuple(options.clips or footage.clips), more=()
     )
     runs = runs_of("footage-truth", table, options.seeds)
     make_all(runs, options.jobs)
