@@ -1,6 +1,6 @@
 """Rendered footage with MediaPipe's joints and 3D truth: where designs for one's own video are compared.
 
-    python benchmarks/footage_truth.py                                     # the networks of joints and images, seeds 1, 2
+    python benchmarks/footage_truth.py                     # the networks of joints and of images, seeds 1 and 2
     python benchmarks/footage_truth.py --row "steady: --motionloss_weight 0.8"
 
 Clips of the stream `wild` are run as videos (`boa.py --video`), and predictions.npz is scored against the joints that
@@ -86,9 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     footage = TABLES["footage-rates"]
     adapted = ["--method", "boa"]
     of_images = [*adapted, "--model_file", str(WILD_ASSETS.base_model)]
-    table = footage._replace(
-        rows={**FROZEN, "adapted": adapted, "footage.pt, adapted": of_images, **named}, clips=tuple(options.clips or footage.clips), more=()
-    )
+    rows = {**FROZEN, "adapted": adapted, "footage.pt, adapted": of_images, **named}
+    table = footage._replace(rows=rows, clips=tuple(options.clips or footage.clips), more=())
     runs = runs_of("footage-truth", table, options.seeds)
     make_all(runs, options.jobs)
     body = load_bodies(DEMO_ASSETS.smpl_model_dir, DEMO_ASSETS.regressor_extra, ("neutral",))["neutral"]
