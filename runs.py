@@ -132,9 +132,8 @@ def open_scorer(options: Options, frames: CroppedFrames) -> tuple[Scorer, SMPL]:
     """What scores the frames of a data set, on the host, and the body to pose."""
     stream, host = streams.STREAMS[options.dataset_name], torch.device("cpu")
     bodies = _bodies(stream.assets, GENDERS, host)
-    return Scorer(_score(stream, bodies, host, options.as_dynaboa), frames.step, options.paper_compat), bodies[
-        "neutral"
-    ]
+    score = _score(stream, bodies, host, options.as_dynaboa)
+    return Scorer(score, frames.step, options.paper_compat), bodies["neutral"]
 
 
 def open_samples(stream: streams.Stream, with_source: bool) -> CroppedFrames | None:
@@ -210,8 +209,7 @@ def _open_footage(options: Options, with_source: bool) -> Run:
     source = samples and labelled_source(options, recording, samples, model)
     base, joints_body = copy.deepcopy(model).requires_grad_(False), body.joints_only()
     footage.misfit = sight_of(base, joints_body)
-    # what is remembered for adapting has images
-    footage.with_image = options.method == "boa" or "image" in inputs_of(model)
+    footage.with_image = "image" in inputs_of(model)
     # without adapting, what is scored is the base model's
     frozen = functools.partial(predict, base, joints_body) if options.method == "boa" else None
     if is_camera and options.resume:

@@ -69,7 +69,7 @@ def smoothed(run: Run, frames: CroppedFrames, body: SMPL) -> dict[str, Numbers]:
     """Scores of a run as a video of the same would be saved, camera by camera."""
     remedy = "remove the folder and run this again"
     ours = load_npz(run.folder / "predictions.npz", ("rotmat", "betas"), remedy)
-    items = [frames.crop(index) for index in range(len(frames))]
+    items = [frames.labels(index) for index in range(len(frames))]
     cameras = np.array([frame["sequence"] for frame in items])
     found: dict[str, Numbers] = {}
     for camera in dict.fromkeys(cameras):

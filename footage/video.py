@@ -9,7 +9,7 @@ import numpy as np
 from footage.container import VideoFile
 from footage.sources import Camera, ImageFolder, Source, VideoFrame
 from utils.errors import UserError
-from utils.files import is_camera, safe_name
+from utils.files import safe_name
 
 
 class Video:
@@ -38,7 +38,7 @@ class Video:
     ) -> None:
         self.source, self.start, self.stop, self.stride = source, start, stop or np.inf, stride
         path = Path(source)
-        self.is_camera = is_camera(source)
+        self.is_camera = source.isascii() and source.isdecimal() and not path.exists()
         self.name = f"camera{source}" if self.is_camera else safe_name(path.stem)
         self.reader: Source = (
             Camera(int(source)) if self.is_camera else ImageFolder(path) if path.is_dir() else VideoFile(path)

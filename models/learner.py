@@ -3,7 +3,7 @@
 import copy
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.double_backward import FastDoubleBackward
 from models.guard import JumpGuard
-from models.prediction import features_of, predict
+from models.prediction import features_of, inputs_of, predict
 from models.prior import PosePrior
 from models.second_order import FiniteDifference
 from models.smpl import SMPL
@@ -146,7 +146,7 @@ class Weights(NamedTuple):
 
 
 class Past(NamedTuple):
-    """The frames n before those `rows` of a batch that have one: `image` (K,3,224,224), `keypoints_2d` (K,49,3)."""
+    """The frames n before those `rows` of a batch that have one: what the network is given, `keypoints_2d` (K,49,3)."""
 
     rows: list[int]
     frames: Frame
@@ -159,11 +159,13 @@ class History:
         n: distance of the two frames of the motion loss
         step: by which the indices of consecutive frames differ
         paper_compat: as the published code, go on across cuts and do without the very first frame
+        inputs: what of a frame is remembered beside its joints, which is what the network is given
     """
 
-    def __init__(self, n: int, step: int = 1, paper_compat: bool = False) -> None:
+    def __init__(self, n: int, step: int = 1, paper_compat: bool = False, inputs: Sequence[str] = ("image",)) -> None:
         self.step, self.paper_compat = step, paper_compat
-        self.frames: deque[tuple[int, Tensor, Tensor]] = deque(maxlen=n)
+        self.names = list(dict.fromkeys([*inputs, "keypoints_2d"]))
+        self.frames: deque[tuple[int | Tensor, ...]] = deque(maxlen=n)  # index, and a part for each name
         self.last: tuple[str, int, int] | None = None  # sequence, person, index of the frame before
 
     def recall(self, batch: Frame) -> Past | None:
@@ -178,14 +180,14 @@ class History:
                 self.frames.clear()
             self.last = (sequence, person, index)
             if len(self.frames) == self.frames.maxlen:
-                before, image, keypoints = self.frames[0]
+                before, *parts = self.frames[0]
                 if before > 0 or not self.paper_compat:
-                    found.append((row, image, keypoints))
-            self.frames.append((index, batch["image"][row], batch["keypoints_2d"][row]))
+                    found.append((row, *parts))
+            self.frames.append((index, *(batch[name][row] for name in self.names)))
         if not found:
             return None
-        rows, images, keypoints = zip(*found, strict=True)
-        return Past(list(rows), {"image": torch.stack(images), "keypoints_2d": torch.stack(keypoints)})
+        rows, *parts = zip(*found, strict=True)
+        return Past(list(rows), {name: torch.stack(part) for name, part in zip(self.names, parts, strict=True)})
 
     def state(self) -> State:
         """The frames, and which was the last (utils.resume.Stateful)."""
@@ -380,7 +382,7 @@ def make_learner(
         body=body,
         joints_body=body.joints_only(),
         prior=prior,
-        history=History(options.prev_n, step, paper_compat),
+        history=History(options.prev_n, step, paper_compat, inputs_of(model)),
         joints=joints,
         weights=Weights.of(options),
         decay=options.ema_decay,

@@ -74,6 +74,14 @@ def test_history_pairs_the_frames_of_a_batch_one_by_one():
     assert past.frames["image"].tolist() == [[0.0]]
 
 
+def test_history_remembers_what_the_network_is_given():
+    history, [one, other] = History(1, inputs=("keypoints_2d",)), (make_batch([("a", 0, index)]) for index in range(2))
+    del one["image"], other["image"]
+    assert history.recall(one) is None
+    past = history.recall(other)
+    assert list(past.frames) == ["keypoints_2d"] and torch.equal(past.frames["keypoints_2d"], one["keypoints_2d"])
+
+
 def test_history_keeps_no_more_than_n_frames():
     history = History(5)
     for index in range(50):

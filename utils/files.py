@@ -33,11 +33,6 @@ def existing(path: Path, remedy: str) -> Path:
     return path
 
 
-def is_camera(source: str) -> bool:
-    """Whether `--video` names a camera, by its number."""
-    return source.isascii() and source.isdecimal() and not Path(source).exists()
-
-
 def load_npz(path: Path, keys: Iterable[str], remedy: str, optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
     """Read the named arrays of an npz file, and the optional ones that it has; never unpickles.
 

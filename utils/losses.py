@@ -67,10 +67,8 @@ def motion(
     target_displacement = (target - target_before)[:, joints, :2]
     if joints == SPIN and not as_dynaboa:
         return F.mse_loss(predicted_displacement, target_displacement)
-    confidence, confidence_before = target[:, joints, 2:], target_before[:, joints, 2:]
-    seen = torch.minimum(confidence, confidence_before) > CONFIDENT
-    if as_dynaboa:
-        seen = confidence + confidence_before == 2
+    both = target[:, joints, 2:], target_before[:, joints, 2:]
+    seen = sum(both) == 2 if as_dynaboa else torch.minimum(*both) > CONFIDENT
     return (seen * (predicted_displacement - target_displacement) ** 2).mean()
 
 
