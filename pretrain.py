@@ -11,6 +11,7 @@ shape. The same command again goes on where an interrupted training stopped.
 """
 
 import argparse
+import copy
 import dataclasses
 import functools
 import itertools
@@ -278,16 +279,15 @@ def joint_course(options: Options, plan: Plan, device: torch.device) -> Course:
     assets = streams.STREAMS[_TARGETS["joints"]].assets
     body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ("neutral",))["neutral"]
     skeleton = Skeleton(body.joints_only())
-    on_device = Skeleton(body.joints_only()).to(device)
+    on_device = copy.deepcopy(skeleton).to(device)
     if options.model_file:
         model = _load(options.model_file, assets.mean_params, JointBranch, "--model_file")
     else:
         model = JointBranch(load_mean_params(assets.mean_params))
     model = model.to(device).train()
     poses, held_out = training_poses(options.seed, config.MOCAP_POSES)
-    detector = read_detector()
-    detections = Detections(skeleton, poses, detector, options.seed, options.batch_size)
-    validation = Detections(skeleton, held_out, detector, options.seed + 1, 512)
+    detections = Detections(on_device, poses, read_detector(device), options.seed, options.batch_size, device)
+    validation = Detections(skeleton, held_out, read_detector(), options.seed + 1, 512)
     frames = [validation[index] for index in range(_VALIDATION_BATCHES)]
     domains = {"source": {name: torch.cat([frame[name] for frame in frames]) for name in ("keypoints_2d", "joints")}}
     domains |= {"target": found} if (found := read_detections(config.DETECTIONS)) else {}
@@ -304,11 +304,11 @@ def joint_course(options: Options, plan: Plan, device: torch.device) -> Course:
     )
 
 
-def read_detector() -> Detector:
+def read_detector(device: torch.device | str = "cpu") -> Detector:
     """One that errs as MediaPipe does; UserError when what it made of rendered people is missing or damaged."""
     names = ("keypoints_2d", "exact_2d", "joints_3d")
     tried = load_npz(config.DETECTOR, names, "run process_data.py --dataset detector")
-    return Detector(Mistakes.measured(*(torch.from_numpy(tried[name]).float() for name in names)))
+    return Detector(Mistakes.measured(*(torch.from_numpy(tried[name]).float() for name in names)), device)
 
 
 def joint_loss(model: nn.Module, skeleton: Skeleton, batch: dict[str, Tensor]) -> Tensor:

@@ -88,10 +88,11 @@ TURNED = flip_permutation(DETECTED23)
 
 
 class Draw:
-    """Random numbers of a seeded generator."""
+    """Random numbers of a seeded generator, on the default device."""
 
     def __init__(self, *seeds: int) -> None:
-        self.generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        self.generator = torch.Generator(torch.get_default_device())
+        self.generator.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=self.generator)
@@ -214,11 +215,12 @@ class Detector:
 
     Args:
         mistakes: of MediaPipe
+        device: of the people that are looked at
     """
 
-    def __init__(self, mistakes: Mistakes) -> None:
+    def __init__(self, mistakes: Mistakes, device: torch.device | str = "cpu") -> None:
         both = zip(mistakes, mistakes.mirrored(), strict=True)
-        self.mistakes = Mistakes(*(torch.cat(pair) for pair in both))
+        self.mistakes = Mistakes(*(torch.cat(pair).to(device) for pair in both))
 
     def __call__(self, draw: Draw, views: Views) -> Tensor:
         """x, y in units of the image plane at 1 m, and the confidence: (B,23,3)."""
@@ -346,18 +348,27 @@ def in_rows(found: Tensor) -> Tensor:
 
 
 class Detections(Dataset):
-    """An endless, seeded row of batches: the same index is the same batch.
+    """An endless, seeded row of batches: the same index is the same batch, on the same kind of device.
 
     Args:
         skeleton: models.skeleton's, of the body whose joints these are
         poses: (N,24,3) axis-angle, what people do, in the body's axes, y up
         detector: that looks at them
         seed, size: of the batches
+        device: where they are made, and skeleton and detector are
     """
 
-    def __init__(self, skeleton: Skeleton, poses: np.ndarray, detector: Detector, seed: int, size: int) -> None:
-        self.skeleton, self.poses = skeleton, torch.as_tensor(poses, dtype=torch.float32)
-        self.detector, self.seed, self.size = detector, seed, size
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        poses: np.ndarray,
+        detector: Detector,
+        seed: int,
+        size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.skeleton, self.poses = skeleton, torch.as_tensor(poses, dtype=torch.float32, device=device)
+        self.detector, self.seed, self.size, self.device = detector, seed, size, torch.device(device)
 
     @torch.no_grad()
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -366,12 +377,13 @@ class Detections(Dataset):
         keypoints_2d (B,49,3) in [-1,1] over the crop and confidence, as of a detector, without the rows that repeat a
         joint; exact_2d (B,49,2), where the body's joints are; joints (B,49,3) m; rotmat (B,24,3,3); betas (B,10)
         """
-        draw = Draw(self.seed, index)
-        views = view_people(draw, self.skeleton, pose_people(draw, self.poses, self.size))
-        found = self.detector(draw, views)
-        center, half = crops(draw, found)
-        keypoints = in_rows(torch.cat([(found[..., :2] - center) / half, found[..., 2:]], dim=-1))
-        exact = (views.in_camera[..., :2] / views.in_camera[..., 2:] - center) / half
+        with self.device:
+            draw = Draw(self.seed, index)
+            views = view_people(draw, self.skeleton, pose_people(draw, self.poses, self.size))
+            found = self.detector(draw, views)
+            center, half = crops(draw, found)
+            keypoints = in_rows(torch.cat([(found[..., :2] - center) / half, found[..., 2:]], dim=-1))
+            exact = (views.in_camera[..., :2] / views.in_camera[..., 2:] - center) / half
         return {
             "keypoints_2d": keypoints,
             "exact_2d": exact,
