@@ -15,7 +15,7 @@ A network that was trained on one domain meets a video of another. Its weights w
 
 import utils.threads  # isort: skip  # noqa: F401, before torch
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,18 +54,15 @@ def labelled_terms(predicted: Prediction, source: Frame) -> dict[str, Tensor]:
     """Distance from the labels of the source sample, with its parts."""
     rotmat = axis_angle_to_rotmat(source["pose"].view(-1, 3)).view(-1, 24, 3, 3)
     parts = losses.labelled(predicted, source["keypoints_2d"], source["joints_3d"], rotmat, source.get("betas"))
-    return _with_parts("labelled", parts, losses.LABELLED_WEIGHTS)
+    return {"labelled": losses.weighted(parts, losses.LABELLED_WEIGHTS), **losses.named("labelled", parts)}
 
 
 def teacher_terms(predicted: Prediction, frame: Frame, learner: Learner) -> dict[str, Tensor]:
     """Distance from the mean teacher's prediction of the same frame, with its parts."""
     with torch.no_grad():
         taught = predict(learner.teacher, learner.joints_body, frame)
-    return _with_parts("teacher", losses.teacher(predicted, taught, learner.as_dynaboa), learner.weights.teacher)
-
-
-def _with_parts(name: str, parts: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    return {name: losses.weighted(parts, weights), **{f"{name}/{part}": value for part, value in parts.items()}}
+    parts = losses.teacher(predicted, taught, learner.as_dynaboa)
+    return {"teacher": losses.weighted(parts, learner.weights.teacher), **losses.named("teacher", parts)}
 
 
 def lower_terms(probe: nn.Module, frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
@@ -141,6 +138,23 @@ def dynamic_steps(
     return {**terms, "steps": change.new_tensor(steps), "change": change}
 
 
+def both_levels(frame: Frame, past: Past | None, source: Source | None, learner: Learner) -> dict[str, Tensor]:
+    """Both levels of `adapt`."""
+    # lower level: the weight probe
+    probe = learner.probe.clone()
+    with learner.watch_lower():
+        lower = lower_terms(probe, frame, source, learner)
+    gradients = probe_step(probe, lower["total"])
+    complete = learner.difference and partial(
+        learner.difference, gradients, lambda: lower_terms(learner.model, frame, source, learner)["total"]
+    )
+
+    # upper level: the weight update, with the gradient through the probe; the teacher follows
+    upper = upper_terms(probe, frame, past, source, learner)
+    update_weights(upper["total"], learner, complete)
+    return losses.named("lower", lower) | losses.named("upper", upper)
+
+
 def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Tensor]:
     """One step of the algorithm; changes model, teacher and optimizer, returns the terms of both levels, unweighted.
 
@@ -155,24 +169,10 @@ def adapt(frame: Frame, source: Source | None, learner: Learner) -> dict[str, Te
     learner.guard.remember(learner)
     past = learner.history.recall(frame) if learner.weights.upper["motion"] else None
     hidden = learner.hidden(frame) if learner.dynamic else None
-
-    # lower level: the weight probe
-    probe = learner.probe.clone()
-    with learner.watch_lower():
-        lower = lower_terms(probe, frame, source, learner)
-    gradients = probe_step(probe, lower["total"])
-    complete = learner.difference and partial(
-        learner.difference, gradients, lambda: lower_terms(learner.model, frame, source, learner)["total"]
-    )
-
-    # upper level: the weight update, with the gradient through the probe; the teacher follows
-    upper = upper_terms(probe, frame, past, source, learner)
-    update_weights(upper["total"], learner, complete)
-    levels = {"lower": lower, "upper": upper}
-
-    if learner.dynamic:
-        levels["dynamic"] = dynamic_steps(frame, past, source, learner, hidden)
-    return {f"{level}/{name}": term.detach() for level, terms in levels.items() for name, term in terms.items()}
+    levels = partial(learner.graphs, both_levels) if learner.graphs else both_levels
+    terms = levels(frame, past, source, learner)
+    further = dynamic_steps(frame, past, source, learner, hidden) if learner.dynamic else {}
+    return terms | losses.named("dynamic", further)
 
 
 def run_stream(

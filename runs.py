@@ -78,7 +78,25 @@ def open_run(options: Options, with_source: bool) -> Run:
         raise UserError("--retrieval draws from the labelled source, and the flags leave that out; add --retrieval 0")
     if options.retrieval and options.second_order == "fd":
         raise UserError("--second_order fd needs a labelled sample twice, --retrieval draws anew; use --first_order")
+    if options.cuda_graph:
+        _check_recordable(options)
     return (_open_footage if options.video else _open_benchmark)(options, with_source)
+
+
+def _check_recordable(options: Options) -> None:
+    """Raise UserError when a step is none of a GPU's, or not the same each time."""
+    if choose_device(options.device).type != "cuda":
+        raise UserError("--cuda_graph needs an NVIDIA GPU, and the run is on the processor; leave it out")
+    others = {
+        "--second_order fd": options.is_bilevel and options.second_order == "fd",
+        "--retrieval": options.retrieval,
+        "--revert_jumps": options.revert_jumps,
+    }
+    for flag, is_given in others.items():
+        if is_given:
+            raise UserError(
+                f"--cuda_graph plays what is the same each time, which {flag} is not; leave out one of them"
+            )
 
 
 def _open_benchmark(options: Options, with_source: bool) -> Run:

@@ -33,6 +33,7 @@ from models.hmr import HMR, load_mean_params  # noqa: E402
 from models.learner import Learner  # noqa: E402
 from models.prior import PosePrior  # noqa: E402
 from models.smpl import load_bodies  # noqa: E402
+from utils.device import set_up_gpus  # noqa: E402
 from utils.structures import Frame  # noqa: E402
 
 PLAIN = "plain"
@@ -41,6 +42,13 @@ MODES: dict[str, dict[str, object]] = {
     "--second_order fd": {"second_order": "fd"},
     "--first_order": {"first_order": True},
     "--first_order --precision bf16": {"first_order": True, "precision": "bf16"},
+}
+MODES_OF_GPUS: dict[str, dict[str, object]] = {
+    "--cuda_graph": {"cuda_graph": True},
+    "--tf32 --cuda_graph": {"tf32": True, "cuda_graph": True},
+    "--first_order --cuda_graph": {"first_order": True, "cuda_graph": True},
+    "--first_order --tf32 --cuda_graph": {"first_order": True, "tf32": True, "cuda_graph": True},
+    "--first_order --precision bf16 --cuda_graph": {"first_order": True, "precision": "bf16", "cuda_graph": True},
 }
 _WARM_UP = 2
 # a forward of one image of 224x224 by the ResNet, multiply and add counted as two
@@ -66,8 +74,13 @@ def random_frame(generator: torch.Generator, index: int, size: int = 1, side: in
     }
 
 
-def make(depth: int, device: torch.device, **options: object) -> Learner:
-    """A learner with a network of random weights, which are the same each time."""
+def modes_on(device: torch.device) -> dict[str, dict[str, object]]:
+    """The modes that there are on a device, and their options."""
+    return {**MODES, **(MODES_OF_GPUS if device.type == "cuda" else {})}
+
+
+def make(depth: int, device: torch.device, tf32: bool = False, **options: object) -> Learner:
+    """A learner with a network of random weights, which are the same each time; TF32 must be set for each step."""
     assets = streams.DEMO_ASSETS
     torch.manual_seed(0)
     body = load_bodies(assets.smpl_model_dir, assets.regressor_extra, ["neutral"])["neutral"].to(device)
@@ -84,10 +97,11 @@ def moved(batch: Frame, to: torch.device | torch.dtype) -> Frame:
     }
 
 
-def steps(learner: Learner) -> Callable[[Frame, Frame], None]:
+def steps(learner: Learner, tf32: bool = False) -> Callable[[Frame, Frame], None]:
     """A step of boa.py, and the prediction."""
 
     def step(frame: Frame, source: Frame) -> None:
+        set_up_gpus(tf32)
         boa.adapt(frame, source, learner)
         learner.predict(frame)
 
@@ -99,6 +113,7 @@ def plain_steps(learner: Learner) -> Callable[[Frame, Frame], None]:
     plain, before = Plain(learner), []
 
     def step(frame: Frame, source: Frame) -> None:
+        set_up_gpus(tf32=False)
         plain.step(frame, before.pop() if before else None, source)
         before.append(frame)
         plain.predict(frame)
@@ -124,8 +139,11 @@ def medians(ways: dict[str, Callable], frames: Sequence[Frame], device: torch.de
     return {name: float(np.median(values[_WARM_UP:])) for name, values in seconds.items()}
 
 
-def gradient(learner: Learner, frame: Frame, source: Frame, dtype: torch.dtype = torch.float32) -> Tensor:
+def gradient(
+    learner: Learner, frame: Frame, source: Frame, dtype: torch.dtype = torch.float32, tf32: bool = False
+) -> Tensor:
     """That of boa.py's first step, as one vector."""
+    set_up_gpus(tf32)
     learner = copy.deepcopy(learner)
     for part in (learner.model, learner.teacher, learner.body, learner.joints_body, learner.prior):
         part.to(dtype)
@@ -161,18 +179,22 @@ class Row(NamedTuple):
 
 
 def memory_of(mode: str, depth: int, device: str) -> float:
-    """GB that a process takes at most which runs a few steps of one mode, on the host."""
+    """GB that a process takes at most which runs a few steps of one mode, of the host's memory, or of the GPU's."""
     command = [sys.executable, __file__, f"--memory_of={mode}", "--depths", str(depth), "--device", device]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def run_for_memory(mode: str, depth: int, device: torch.device) -> None:
-    """Print the peak of this process's memory, GB; Linux only."""
+    """Print the peak of this process's memory, GB, on the host by Linux's means."""
     generator = torch.Generator().manual_seed(0)
-    learner = make(depth, device, **MODES.get(mode, {}))
-    step = plain_steps(learner) if mode == PLAIN else steps(learner)
-    for index in range(4):
+    options = modes_on(device).get(mode, {})
+    learner = make(depth, device, **options)
+    step = plain_steps(learner) if mode == PLAIN else steps(learner, "tf32" in options)
+    for index in range(4 if device.type == "cpu" else 8):
         step(moved(random_frame(generator, index), device), moved(random_frame(generator, index), device))
+    if device.type == "cuda":
+        print(torch.cuda.max_memory_reserved(device) / 1024**3)
+        return
     # not resource's ru_maxrss, which begins with that of the process that this one was forked from
     lines = Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024**2)
@@ -182,17 +204,19 @@ def measure(depth: int, rounds: int, device: torch.device) -> dict[str, Row]:
     """All modes, and the plain step first."""
     generator = torch.Generator().manual_seed(0)
     frames = [moved(random_frame(generator, index), device) for index in range(rounds + _WARM_UP)]
-    learners = {mode: make(depth, device, **options) for mode, options in MODES.items()}
+    modes = modes_on(device)
+    learners = {mode: make(depth, device, **options) for mode, options in modes.items()}
     first = learners["exact (default)"]
     wanted = gradient(first, *frames[:2], torch.float64)
     errors = {
         name: ((found - wanted).norm() / wanted.norm()).item()
         for name, found in {
             PLAIN: plain_gradient(first, *frames[:2]),
-            **{mode: gradient(learner, *frames[:2]) for mode, learner in learners.items()},
+            **{mode: gradient(learner, *frames[:2], tf32="tf32" in modes[mode]) for mode, learner in learners.items()},
         }.items()
     }
-    ways = {PLAIN: plain_steps(first), **{mode: steps(learner) for mode, learner in learners.items()}}
+    ways = {mode: steps(learner, "tf32" in modes[mode]) for mode, learner in learners.items()}
+    ways = {PLAIN: plain_steps(first), **ways}
     seconds = medians(ways, frames, device)
     return {name: Row(seconds[name], errors[name], memory_of(name, depth, str(device))) for name in ways}
 
@@ -203,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[50, 18], choices=_GFLOP, help="of the ResNet")
     parser.add_argument("--rounds", type=int, default=8, help="frames that count (default: 8)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--memory_of", choices=(PLAIN, *MODES), help="only print the peak memory of this one, GB")
+    parser.add_argument(
+        "--memory_of", choices=(PLAIN, *MODES, *MODES_OF_GPUS), help="only print the peak memory of this one, GB"
+    )
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     if options.memory_of:
@@ -217,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"| ResNet-{depth} | s | times as fast | error of the gradient | share of the peak | memory [GB] |")
         print("|---|---|---|---|---|---|")
         for name, row in rows.items():
-            work = _FORWARDS.get(name)
+            work = _FORWARDS.get(name.removesuffix(" --cuda_graph"))
             share = f"{work * _GFLOP[depth] / row.seconds / at_most:.0%}" if work else ""
             ratio = rows[PLAIN].seconds / row.seconds
             print(f"| {name} | {row.seconds:.2f} | {ratio:.2f} | {row.error:.0e} | {share} | {row.memory:.1f} |")

@@ -124,7 +124,7 @@ def clip_of(body: SMPL, arrays: Mapping[str, np.ndarray]) -> Clip:
         np.asarray(body.faces),
         body.lbs_weights.cpu().numpy(),
         rest,
-        np.concatenate([[-1], body.parents[1:].numpy()]),
+        np.array(body.parents),
         rotmat,
         translation + turn @ rest[0] - rest[0],
         arrays["time"],

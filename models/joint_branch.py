@@ -19,8 +19,9 @@ JOINT_FEATURES = 1024
 _BLOCKS = 3
 _SIZES = {"pose": 144, "shape": 10, "cam": 3}
 _USUAL_SCALE = 1.8  # of a standing body whose joints have a deviation of 1
-_OTHER_SIDE, _OTHER_JOINT = flip_permutation(SMPL24), flip_permutation(JOINTS49)
-_MIRRORED_6D = (1.0, -1.0, -1.0, 1.0, -1.0, 1.0)  # M R M, with M = diag(-1, 1, 1), read as rot6d_to_rotmat does
+# what a mirror makes of things: M R M, with M = diag(-1, 1, 1), read as rot6d_to_rotmat does
+_MIRRORED = {"joint": (-1.0, 1.0, 1.0), "rot6d": (1.0, -1.0, -1.0, 1.0, -1.0, 1.0), "cam": (1.0, -1.0, 1.0)}
+_OTHER = {"joint": flip_permutation(JOINTS49), "rot6d": flip_permutation(SMPL24)}
 _LEAST_SPREAD = 0.02  # of the crop; fewer than two joints have none
 
 
@@ -46,18 +47,23 @@ class JointBranch(nn.Module):
         nn.init.zeros_(self.out.bias)
         for name in ("pose", "shape"):
             self.register_buffer(f"init_{name}", torch.as_tensor(mean_params[name], dtype=torch.float32)[None])
-        picks = torch.tensor([rows(DETECTED23, JOINTS49), SPIN_TWINS])
-        self.register_buffer("picks", picks, persistent=False)
+        # buffers, as a list would be copied to a GPU, which waits, whenever it is an index
+        indices = {"picks": [rows(DETECTED23, JOINTS49), SPIN_TWINS]}
+        indices |= {f"other_{name}": index for name, index in _OTHER.items()}
+        indices |= {f"mirrored_{name}": signs for name, signs in _MIRRORED.items()}
+        for name, numbers in indices.items():
+            self.register_buffer(name, torch.tensor(numbers), persistent=False)
 
     def forward(self, keypoints_2d: Tensor) -> SmplParams:
         """Regress joints (B,49,3), x and y in [-1,1] over the crop and confidence."""
         pose, shape, cam = self.estimate(keypoints_2d)[1:]
         if not self.training:
             # whatever is seen in a mirror is as likely, so that both ways have their say
-            other_pose, other_shape, other_cam = self.estimate(_mirrored(keypoints_2d))[1:]
-            other_pose = (other_pose.view(-1, 24, 6)[:, _OTHER_SIDE] * pose.new_tensor(_MIRRORED_6D)).flatten(1)
+            mirrored = keypoints_2d[:, self.other_joint] * self.mirrored_joint
+            other_pose, other_shape, other_cam = self.estimate(mirrored)[1:]
+            other_pose = (other_pose.view(-1, 24, 6)[:, self.other_rot6d] * self.mirrored_rot6d).flatten(1)
             pose, shape = (pose + other_pose) / 2, (shape + other_shape) / 2
-            cam = (cam + other_cam * cam.new_tensor([1, -1, 1])) / 2
+            cam = (cam + other_cam * self.mirrored_cam) / 2
         return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam)
 
     def estimate(self, keypoints_2d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -88,11 +94,6 @@ class JointBranch(nn.Module):
         squared = (confidence * away**2).sum((1, 2))[:, None] / total
         spread = torch.sqrt(squared.clamp(min=_LEAST_SPREAD**2))
         return torch.cat([away / spread[:, None], confidence, found], dim=-1), center, spread
-
-
-def _mirrored(keypoints_2d: Tensor) -> Tensor:
-    """Joints (B,49,3) of the same person in a mirror."""
-    return keypoints_2d[:, _OTHER_JOINT] * keypoints_2d.new_tensor([-1, 1, 1])
 
 
 class _Block(nn.Sequential):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.cuda_graph import CudaGraphs
 from models.double_backward import FastDoubleBackward
 from models.guard import JumpGuard
 from models.prediction import features_of, inputs_of, predict
@@ -55,6 +56,9 @@ class StepOptions:
         "of the network's convolutions; bf16 is for processors that have it, losses and updates stay in fp32",
         choices=("fp32", "bf16"),
         only=FIRST_ORDER,
+    )
+    cuda_graph: bool = option(
+        False, "record the step on an NVIDIA GPU and play it again, which starts it faster; same numbers", only=ADAPTS
     )
     s2dloss_weight: float = option(10.0, "2D joints", least=0, only=ADAPTS)
     shapeloss_weight: float = option(2e-6, "shape prior", least=0, only=ADAPTS, aliases=("shape_prior_weight",))
@@ -148,7 +152,7 @@ class Weights(NamedTuple):
 class Past(NamedTuple):
     """The frames n before those `rows` of a batch that have one: what the network is given, `keypoints_2d` (K,49,3)."""
 
-    rows: list[int]
+    rows: list[int] | slice  # a slice where all have one
     frames: Frame
 
 
@@ -187,7 +191,8 @@ class History:
         if not found:
             return None
         rows, *parts = zip(*found, strict=True)
-        return Past(list(rows), {name: torch.stack(part) for name, part in zip(self.names, parts, strict=True)})
+        rows = slice(None) if len(rows) == len(batch["keypoints_2d"]) else list(rows)
+        return Past(rows, {name: torch.stack(part) for name, part in zip(self.names, parts, strict=True)})
 
     def state(self) -> State:
         """The frames, and which was the last (utils.resume.Stateful)."""
@@ -262,6 +267,7 @@ class Learner:
         adapts: False for a model that stays as it is
         coverage: counts the frames that have something to adapt to
         difference: adds what differentiating through the probe gives, None: autograd does, or nothing
+        graphs: play the step on a GPU, None: it runs as it is written
         guard: watches how far updates move the prediction
         dynamic: of further steps, None: there are none
         soft_reset: at a cut, None: none
@@ -282,6 +288,7 @@ class Learner:
     adapts: bool
     coverage: KeypointCoverage
     difference: FiniteDifference | None
+    graphs: CudaGraphs | None
     guard: JumpGuard
     dynamic: Dynamic | None
     soft_reset: SoftReset | None
@@ -378,7 +385,9 @@ def make_learner(
         model=model,
         probe=MAML(model, lr=options.metalr, first_order=by_difference or not options.is_bilevel),
         teacher=teacher.train() if as_dynaboa else teacher,
-        optimizer=torch.optim.Adam(model.parameters(), lr=options.lr, betas=betas, fused=True),
+        optimizer=torch.optim.Adam(
+            model.parameters(), lr=options.lr, betas=betas, fused=True, capturable=options.cuda_graph
+        ),
         body=body,
         joints_body=body.joints_only(),
         prior=prior,
@@ -389,6 +398,7 @@ def make_learner(
         adapts=adapts,
         coverage=KeypointCoverage(joints),
         difference=FiniteDifference(model, options.metalr) if by_difference else None,
+        graphs=CudaGraphs() if options.cuda_graph else None,
         guard=JumpGuard(options.jump_limit, options.revert_jumps),
         dynamic=Dynamic(options.threshold, options.optim_steps) if options.dynamic_boa else None,
         soft_reset=SoftReset(model, options.soft_reset) if options.soft_reset < 1 else None,

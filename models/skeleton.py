@@ -38,8 +38,8 @@ class Skeleton(nn.Module):
         self.register_buffer("rest", regressor @ body.v_template)
         self.register_buffer("rest_directions", torch.einsum("jv,vxb->bjx", regressor, body.shapedirs))
         self.register_buffer("picks", torch.tensor(rows([*BODY25.values(), *SPIN24.values()], BODY54)))
-        self.levels, self.order = _levels(body.parents.tolist())
-        self.parents = [max(parent, 0) for parent in body.parents.tolist()]
+        self.levels, self.order = _levels(body.parents)
+        self.parents = [max(parent, 0) for parent in body.parents]
 
     def forward(self, rotmat: Tensor, betas: Tensor, stretch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Joints (B,49,3) m of a body of shape betas (B,10) posed by rotations (B,24,3,3); bones (B,24,3,3).

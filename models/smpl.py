@@ -28,6 +28,20 @@ _REMEDY = (
 )
 
 
+class Tree(list[int]):
+    """The parent of each joint, -1 of the root, as smplx reads them: one by one on the host, from the second on there.
+
+    From a GPU each single one would be waited for, and so would the copy of all of them to it.
+    """
+
+    def __init__(self, parents: list[int], there: Tensor) -> None:
+        super().__init__(parents)
+        self.there, self.shape = there, there.shape
+
+    def __getitem__(self, which: int | slice) -> int | Tensor:
+        return self.there[which] if isinstance(which, slice) else super().__getitem__(which)
+
+
 class SMPL(smplx.SMPL):
     """smplx's SMPL with SPIN's 49 joints: 25 of OpenPose, then 24 of SPIN (Kolotouros et al., ICCV 2019).
 
@@ -48,11 +62,17 @@ class SMPL(smplx.SMPL):
             vertex_ids=SMPLX_VERTEX_IDS["smplh"] if ids is None else dict(zip(VERTEX21, ids, strict=True)),
             **{f"create_{part}": False for part in ("betas", "global_orient", "body_pose", "transl")},
         )
-        # smplx reads the tree joint by joint; from a GPU each of these reads would wait, so that it stays on the host
-        self.parents = self._buffers.pop("parents")
+        parents = self._buffers.pop("parents")
+        self._parents = parents.tolist()
+        self.register_buffer("_parents_there", parents, persistent=False)
         self.register_buffer("extra_regressor", torch.as_tensor(extra_regressor, dtype=torch.float32))
         picks = rows([*BODY25.values(), *SPIN24.values()], BODY54)
         self.register_buffer("picks", torch.tensor(picks), persistent=False)
+
+    @property
+    def parents(self) -> Tree:
+        """The parent of each of the 24 joints."""
+        return Tree(self._parents, self._parents_there)
 
     def forward(self, betas: Tensor, global_orient: Tensor, body_pose: Tensor, pose2rot: bool = True) -> BodyOutput:
         """Pose the body.
@@ -91,7 +111,7 @@ class SMPL(smplx.SMPL):
             "posedirs": basis.permute(1, 2, 0),
             "J_regressor": self.J_regressor[:, keep],
             "weights": self.lbs_weights[keep],
-            "kintree_table": self.parents[None],
+            "kintree_table": self._parents_there[None],
             "f": torch.zeros(0, 3),
             "vertex_ids": torch.searchsorted(keep, vertex_joints),
         }

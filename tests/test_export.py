@@ -33,7 +33,7 @@ def clip(body) -> Clip:
         np.asarray(body.faces),
         body.lbs_weights.numpy(),
         (body.J_regressor @ vertices).numpy().astype(float),
-        np.concatenate([[-1], body.parents[1:].numpy()]),
+        np.array(body.parents),
         Rotation.from_rotvec(np.cumsum(steps, axis=0).reshape(-1, 3)).as_matrix().reshape(FRAMES, 24, 3, 3),
         rng.normal(0, 1, (FRAMES, 3)) + [0, 0, 4],
         np.arange(FRAMES) / 25 + 1.5,

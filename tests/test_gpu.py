@@ -1,14 +1,19 @@
 """The step on a GPU: without one by tensors that have shape and device but no numbers, with one by its numbers."""
 
 import copy
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import boa
+from models import cuda_graph
 from models.hmr import HMR, load_mean_params
+from models.joint_branch import JointBranch
 from models.learner import Learner
 from models.prior import PosePrior
 from streams import DEMO_ASSETS
@@ -20,12 +25,28 @@ from utils.structures import Frame
 SHAPES = {"image": (3, 224, 224), "keypoints_2d": (49, 3), "joints_3d": (24, 4), "pose": (72,), "betas": (10,)}
 
 
-@pytest.fixture
-def parts(free_body):
-    """A network as small as HMR can be, the free body and its prior."""
+@pytest.fixture(params=["image", "joints"])
+def parts(request, free_body):
+    """A network as small as HMR can be, or that of joints; the free body and its prior."""
     torch.manual_seed(0)
-    model = HMR(load_mean_params(DEMO_ASSETS.mean_params), depth=18).eval()
-    return model, copy.deepcopy(free_body), PosePrior(DEMO_ASSETS.gmm)
+    mean_params = load_mean_params(DEMO_ASSETS.mean_params)
+    model = HMR(mean_params, depth=18) if request.param == "image" else JointBranch(mean_params)
+    return model.eval(), copy.deepcopy(free_body), PosePrior(DEMO_ASSETS.gmm)
+
+
+class NoTraffic(TorchDispatchMode):
+    """Raises where numbers go from the host to the GPU or back: either waits, and a recording can have none of it.
+
+    A list of Python's as an index is such numbers, too. A single number is not: it comes along with what is launched.
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        tensors = [value for value in tree_leaves((args, kwargs, results)) if isinstance(value, torch.Tensor)]
+        devices = {tensor.device.type for tensor in tensors if tensor.dim()}
+        if len(devices) > 1:
+            raise RuntimeError(f"{function} is of {devices}")
+        return results
 
 
 def forget_numbers(module: nn.Module) -> None:
@@ -43,8 +64,6 @@ def both_levels(learner: Learner, with_source: bool = True) -> dict[str, torch.T
 
     Gradients cannot be had so, and the upper level is taken where the lower one is.
     """
-    for body in (learner.body, learner.joints_body):
-        body.parents = body.parents.numpy()  # the tree is read on the host; a GPU is given it as it is
     with FakeTensorMode():
         for module in (learner.model, learner.teacher, learner.body, learner.joints_body, learner.prior):
             forget_numbers(module)
@@ -54,9 +73,10 @@ def both_levels(learner: Learner, with_source: bool = True) -> dict[str, torch.T
         source = source if with_source else None
         learner.history.recall(before)
         past, probe = learner.history.recall(frame), learner.probe.clone()
-        lower = boa.lower_terms(probe, frame, source, learner)
-        upper = boa.upper_terms(probe, frame, past, source, learner)
-        learner.predict(frame)
+        with NoTraffic():
+            lower = boa.lower_terms(probe, frame, source, learner)
+            upper = boa.upper_terms(probe, frame, past, source, learner)
+            learner.predict(frame)
     return {**{f"lower/{name}": term for name, term in lower.items()}, **upper}
 
 
@@ -78,8 +98,10 @@ def test_both_levels_stay_on_the_gpu_and_never_wait_for_it(parts, joints, with_s
         (lambda betas: betas.sum() if betas.sum() > 0 else betas.mean(), DataDependentOutputException),
         (lambda betas: betas[betas > 0].mean(), DynamicOutputShapeException),
         (lambda betas: (betas - torch.zeros(10)).mean(), RuntimeError),
+        (lambda betas: betas[:, [0, 1]].mean(), RuntimeError),
+        (lambda betas: (betas * betas.new_tensor([1.0] * 10)).mean(), RuntimeError),
     ],
-    ids=["item", "if", "mask", "host"],
+    ids=["item", "if", "mask", "host", "list", "numbers"],
 )
 def test_what_waits_for_the_gpu_or_lies_on_the_host_is_seen(parts, monkeypatch, fault, error):
     monkeypatch.setattr(losses, "shape_prior", fault)
@@ -87,16 +109,20 @@ def test_what_waits_for_the_gpu_or_lies_on_the_host_is_seen(parts, monkeypatch, 
         both_levels(boa.make_learner(*parts, boa.Options(prev_n=1)))
 
 
+def made_up(sizes: Sequence[int], device: str, seed: int = 0) -> list[Frame]:
+    """Batches with all that the losses need."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = [
+        {name: 0.3 * torch.randn(size, *shape, generator=generator) for name, shape in SHAPES.items()} for size in sizes
+    ]
+    return [{name: value.to(device) for name, value in batch.items()} for batch in batches]
+
+
 def one_step(parts, device: str) -> tuple[dict[str, torch.Tensor], list[torch.Tensor], torch.Tensor]:
     """The terms of a step with a frame before it, the gradients, and the joints that are predicted after it."""
     model, body, prior = (copy.deepcopy(part).to(device) for part in parts)
     learner = boa.make_learner(model, body, prior, boa.Options(prev_n=1, metalr=1e-4, lr=1e-4))
-    generator = torch.Generator().manual_seed(0)
-    batches: list[Frame] = []
-    for size in (2, 2, 3):
-        batch = {name: 0.3 * torch.randn(size, *shape, generator=generator) for name, shape in SHAPES.items()}
-        batches.append({name: value.to(device) for name, value in batch.items()})
-    before, frame, source = batches
+    before, frame, source = made_up((2, 2, 3), device)
     learner.history.recall(before)
     terms = boa.adapt(frame, source, learner)
     return terms, [weight.grad for weight in model.parameters()], learner.predict(frame).joints
@@ -119,3 +145,69 @@ def test_a_step_on_the_gpu_is_that_on_the_cpu(parts):
     for gradient, on_cpu in zip(gradients, expected[1], strict=True):
         torch.testing.assert_close(gradient.cpu(), on_cpu, rtol=0, atol=1e-3 * on_cpu.abs().max().item())
     torch.testing.assert_close(joints.cpu(), expected[2], rtol=0, atol=1e-3)
+
+
+def learner_of(parts, device: str, **flags: object) -> Learner:
+    """One with copies of the parts."""
+    model, body, prior = (copy.deepcopy(part).to(device) for part in parts)
+    return boa.make_learner(model, body, prior, boa.Options(prev_n=1, metalr=1e-4, lr=1e-4, jump_limit=1, **flags))
+
+
+def several_steps(learner: Learner) -> tuple[list[float], torch.Tensor, list[str]]:
+    """All terms of ten frames, of which two begin a sequence, the joints that are predicted last, and the jumps."""
+    device, numbers, jumps = learner.body.v_template.device.type, [], []
+    frames, sources = made_up([2] * 10, device), made_up([3] * 10, device, seed=1)
+    for index, (frame, source) in enumerate(zip(frames, sources, strict=True)):
+        place = {"sequence": ["ab"[index // 7]] * 2, "person": torch.zeros(2, dtype=torch.long)}
+        frame |= {**place, "index": torch.tensor([2 * index, 2 * index + 1])}
+        numbers += [term.item() for term in boa.adapt(frame, source, learner).values()]
+        prediction, jumped = learner.guard.predict(learner, frame, is_updated=True)
+        jumps += jumped
+    return numbers, prediction.joints.cpu(), jumps
+
+
+def tape(learner: Learner, played: list[int]) -> Callable:
+    """Stands in for a GPU's recording: plays a function again, on the same inputs, into the same terms."""
+
+    def record(run: Callable[[], dict[str, torch.Tensor]]) -> tuple[Callable[[], None], dict[str, torch.Tensor]]:
+        changed = (learner.model, learner.teacher, learner.optimizer)
+        kept = [copy.deepcopy(part.state_dict()) for part in changed]
+        terms = run()
+        seen = learner.guard.before
+        for part, state in zip(changed, kept, strict=True):
+            part.load_state_dict(state)
+
+        def play() -> None:
+            played.append(1)
+            learner.guard.before = None
+            for name, term in run().items():
+                terms[name].copy_(term)
+            seen.copy_(learner.guard.before)
+
+        return play, terms
+
+    return record
+
+
+def test_what_is_recorded_is_played_with_the_inputs_of_each_frame(parts, monkeypatch):
+    expected = several_steps(learner_of(parts, "cpu", first_order=True))
+    learner, played = learner_of(parts, "cpu", first_order=True, cuda_graph=True), []
+    monkeypatch.setattr(cuda_graph, "record", tape(learner, played))
+    numbers, joints, jumps = several_steps(learner)
+    # the first of a sequence have half of a past, or none; three more are met before
+    assert len(played) == 10 - 2 - 3
+    assert numbers == pytest.approx(expected[0], rel=1e-6) and jumps == expected[2]
+    torch.testing.assert_close(joints, expected[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("flags", [{"first_order": True}, {}, {"first_order": True, "precision": "bf16"}])
+def test_a_recorded_step_has_the_same_numbers(parts, flags):
+    set_up_gpus(tf32=False)
+    parts[0].in_bf16 = flags.get("precision") == "bf16"
+    expected = several_steps(learner_of(parts, "cuda", **flags))
+    learner = learner_of(parts, "cuda", **flags, cuda_graph=True)
+    numbers, joints, jumps = several_steps(learner)
+    assert len(learner.graphs.recordings) == 1
+    assert numbers == pytest.approx(expected[0], rel=1e-5) and jumps == expected[2]
+    torch.testing.assert_close(joints, expected[1], rtol=0, atol=1e-5)

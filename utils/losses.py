@@ -109,6 +109,11 @@ def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     return torch.stack([weight * terms[name] for name, weight in weights.items() if name in terms]).sum()
 
 
+def named(whole: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms to be looked at, without a gradient, as `whole/part`."""
+    return {f"{whole}/{name}": term.detach() for name, term in parts.items()}
+
+
 # weights of the loss on what is lifted from 2D joints
 LIFTED_WEIGHTS = {"kp3d": 1.0, "bones": 1.0, "kp2d": 1.0, "pose": 0.3, "betas": 0.005}
 _FACE = ("Eye", "Ear", "Jaw (H36M)", "Head (H36M)", "Top of Head (LSP)", "Nose")
