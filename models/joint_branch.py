@@ -23,6 +23,7 @@ _USUAL_SCALE = 1.8  # of a standing body whose joints have a deviation of 1
 _MIRRORED = {"joint": (-1.0, 1.0, 1.0), "rot6d": (1.0, -1.0, -1.0, 1.0, -1.0, 1.0), "cam": (1.0, -1.0, 1.0)}
 _OTHER = {"joint": flip_permutation(JOINTS49), "rot6d": flip_permutation(SMPL24)}
 _LEAST_SPREAD = 0.02  # of the crop; fewer than two joints have none
+_FACE = ("OP Nose", "OP REye", "OP LEye", "OP REar", "OP LEar")
 
 
 class JointBranch(nn.Module):
@@ -49,6 +50,7 @@ class JointBranch(nn.Module):
             self.register_buffer(f"init_{name}", torch.as_tensor(mean_params[name], dtype=torch.float32)[None])
         # buffers, as a list would be copied to a GPU, which waits, whenever it is an index
         indices = {"picks": [rows(DETECTED23, JOINTS49), SPIN_TWINS]}
+        indices["is_face"] = [[name in _FACE] for name in DETECTED23]
         indices |= {f"other_{name}": index for name, index in _OTHER.items()}
         indices |= {f"mirrored_{name}": signs for name, signs in _MIRRORED.items()}
         for name, numbers in indices.items():
@@ -82,11 +84,14 @@ class JointBranch(nn.Module):
         """x, y, confidence, found (B,23,4) about the joints' mean (B,2) in units of their deviation (B,1); those two.
 
         Both are weighted by the confidence. A joint that is hardly trusted is given all the same: what a detector
-        guesses of a hidden wrist is nearer to it than nothing.
+        guesses of a hidden wrist is nearer to it than nothing. A face of which a part was not found is left out: the
+        detector that is trained with guesses what is hidden of a face, and half of one is taken for another view.
         """
         own, twin = keypoints_2d[:, self.picks[0]], keypoints_2d[:, self.picks[1]]
         joints = torch.where(own[..., 2:] >= twin[..., 2:], own, twin)
         places, confidence = joints[..., :2], joints[..., 2:].clamp(max=1)
+        lacks_face = ((confidence == 0) & self.is_face).any(1, keepdim=True)
+        confidence = torch.where(lacks_face & self.is_face, 0, confidence)
         found = (confidence > 0).to(joints)
         total = confidence.sum(1).clamp(min=1e-6)
         center = (confidence * places).sum(1) / total
