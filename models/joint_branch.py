@@ -91,7 +91,7 @@ class JointBranch(nn.Module):
         joints = torch.where(own[..., 2:] >= twin[..., 2:], own, twin)
         places, confidence = joints[..., :2], joints[..., 2:].clamp(max=1)
         lacks_face = ((confidence == 0) & self.is_face).any(1, keepdim=True)
-        confidence = torch.where(lacks_face & self.is_face, 0, confidence)
+        confidence = confidence * ~(lacks_face & self.is_face)
         found = (confidence > 0).to(joints)
         total = confidence.sum(1).clamp(min=1e-6)
         center = (confidence * places).sum(1) / total
