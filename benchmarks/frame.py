@@ -2,9 +2,10 @@
 
     python benchmarks/frame.py                     # ResNet-50, images of 1920x1080 as those of 3DPW
 
-The modes take turns, frame by frame, beside the published step written out plainly, which reads, adapts and scores one
-after the other. Then where the time of each mode goes, part by part: of what runs in the loop's own thread, as images
-are read in another one meanwhile. Images and labels are made on the spot; the network has random weights.
+The modes take turns, frame by frame, on a GPU one after the other, beside the published step written out plainly, which
+reads, adapts and scores one after the other. Then where the time of each mode goes, part by part: of what runs in the
+loop's own thread, as images are read in another one meanwhile. Images and labels are made on the spot; the network has
+random weights.
 """
 
 import argparse
@@ -31,13 +32,14 @@ from benchmarks import step  # noqa: E402
 from benchmarks.plain import Plain  # noqa: E402
 from datasets.base import CroppedFrames, batches  # noqa: E402
 from models.smpl import GENDERS, load_bodies  # noqa: E402
+from utils.device import set_up_gpus  # noqa: E402
 from utils.evaluation import Scorer, score_3dpw  # noqa: E402
 from utils.files import load_npy  # noqa: E402
 from utils.joints import H36M17  # noqa: E402
 from utils.loop import to_device, to_numbers  # noqa: E402
 
 _SIZES = {"target": (1920, 1080), "source": (1000, 1002)}  # px, of 3DPW and Human3.6M
-_WARM_UP = 2
+_WARM_UP = {"cpu": 2, "cuda": 8}  # frames before those that count; on a GPU some are before the recording
 
 
 def write_frames(folder: Path, count: int, size: tuple[int, int]) -> CroppedFrames:
@@ -88,12 +90,14 @@ class Clock:
 def frames_of(learner: boa.Learner, scorer: Scorer, stream: Iterator, source: Iterator, clock: Clock) -> Iterator[None]:
     """What boa.run_stream does with each frame, less the files, a frame at a time."""
     device = clock.device
+    # what is played from a recording has no parts
+    adapt = clock.timed("both levels, recorded", boa.adapt) if learner.graphs else boa.adapt
     fetch, move = clock.timed("wait for the image", next), clock.timed("to the device", to_device)
     predict, score = clock.timed("predict", learner.predict), clock.timed("score", scorer)
     collect = clock.timed("fetch the terms", to_numbers)
     while True:
         frame = move(fetch(stream), device)
-        terms = boa.adapt(frame, move(fetch(source), device), learner)
+        terms = adapt(frame, move(fetch(source), device), learner)
         prediction = predict(frame)
         collect(terms, prediction, frame)
         score(prediction, frame)
@@ -115,7 +119,8 @@ def plain_frames_of(
 
 def measure(depth: int, rounds: int, device: torch.device) -> tuple[dict[str, float], dict[str, Clock]]:
     """Median seconds a frame of the plain step and of each mode, and the clocks of the modes."""
-    assets, count = streams.DEMO_ASSETS, rounds + _WARM_UP
+    assets, warm_up = streams.DEMO_ASSETS, _WARM_UP[device.type]
+    count = rounds + warm_up
     bodies = load_bodies(assets.smpl_model_dir, assets.regressor_extra, GENDERS)
     bodies = {gender: body.to(device) for gender, body in bodies.items()}
     regressor = load_npy(assets.regressor_h36m, (len(H36M17), len(bodies["neutral"].v_template)), "")
@@ -123,7 +128,7 @@ def measure(depth: int, rounds: int, device: torch.device) -> tuple[dict[str, fl
     with tempfile.TemporaryDirectory() as folder:
         target, source = (write_frames(Path(folder) / name, count, size) for name, size in _SIZES.items())
         clocks, ways = {}, {}
-        for mode, options in {step.PLAIN: {}, **step.MODES}.items():
+        for mode, options in {step.PLAIN: {}, **step.modes_on(device)}.items():
             learner = step.make(depth, device, **options)
             scorer = Scorer(functools.partial(score_3dpw, bodies=bodies, regressor=regressor))
             if mode == step.PLAIN:
@@ -133,17 +138,22 @@ def measure(depth: int, rounds: int, device: torch.device) -> tuple[dict[str, fl
             stream = (batches(target, 1), batches(source, 1, endless=True))
             ways[mode] = frames_of(learner, scorer, *stream, clocks[mode])
         seconds = {mode: [] for mode in ways}
-        for _, (mode, way) in itertools.product(range(count), ways.items()):
-            seconds[mode].append(on_the_clock(way, clocks.get(mode)))
-    return {mode: float(np.median(values[_WARM_UP:])) for mode, values in seconds.items()}, clocks
+        turns = itertools.product(range(count), ways)
+        if device.type == "cuda":
+            # one mode after the other, as images would be read during the others' frames, which are short
+            turns = ((number, mode) for mode, number in itertools.product(ways, range(count)))
+        for _, mode in turns:
+            set_up_gpus("--tf32" in mode)
+            seconds[mode].append(on_the_clock(ways[mode], clocks.get(mode), "--cuda_graph" in mode))
+    return {mode: float(np.median(values[warm_up:])) for mode, values in seconds.items()}, clocks
 
 
-def on_the_clock(way: Iterator[None], clock: Clock | None) -> float:
-    """Seconds of the next frame; the parts of boa.py go to the clock."""
+def on_the_clock(way: Iterator[None], clock: Clock | None, is_recorded: bool) -> float:
+    """Seconds of the next frame; the parts of boa.py, where it is run part by part, go to the clock."""
     parts = {"lower_terms": "lower level", "probe_step": "weight probe", "upper_terms": "upper level"}
     parts |= {"update_weights": "backward, Adam, teacher"}
     own = {name: getattr(boa, name) for name in parts}
-    if clock:
+    if clock and not is_recorded:
         for name, part in parts.items():
             setattr(boa, name, clock.timed(part, own[name]))
     try:
@@ -165,12 +175,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds, clocks = measure(options.depth, options.rounds, torch.device(options.device))
     print(f"| ResNet-{options.depth}, whole frame | s | times as fast |\n|---|---|---|")
     for mode, value in seconds.items():
-        print(f"| {mode} | {value:.2f} | {seconds[step.PLAIN] / value:.2f} |")
+        print(f"| {mode} | {value:.3f} | {seconds[step.PLAIN] / value:.2f} |")
     names = list(dict.fromkeys(name for clock in clocks.values() for name in clock.seconds))
     print(f"\n| mean ms | {' | '.join(clocks)} |\n|---|{'---|' * len(clocks)}")
-    count = options.rounds + _WARM_UP
+    count = options.rounds + _WARM_UP[torch.device(options.device).type]
     for name in names:
-        print(f"| {name} | {' | '.join(f'{1000 * clock.seconds[name] / count:.0f}' for clock in clocks.values())} |")
+        print(f"| {name} | {' | '.join(f'{1000 * clock.seconds[name] / count:.1f}' for clock in clocks.values())} |")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@
 
 The modes take turns, frame by frame, and a row gives medians: seconds of a step with the prediction after it, how many
 times as fast as the plain step that is, the length of the gradient's error against double precision, the share of the
-convolutions' peak that it reaches, and the peak of the process's memory in a run of its own. Everything is made on the
-spot: random images, half of each one colour, and a network with random weights.
+convolutions' peak that it reaches, and the peak of the memory of a run of its own, on a GPU of the GPU's. Everything is
+made on the spot: random images, half of each one colour, and a network with random weights.
 """
 
 import argparse
 import copy
+import gc
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ MODES_OF_GPUS: dict[str, dict[str, object]] = {
     "--first_order --tf32 --cuda_graph": {"first_order": True, "tf32": True, "cuda_graph": True},
     "--first_order --precision bf16 --cuda_graph": {"first_order": True, "precision": "bf16", "cuda_graph": True},
 }
-_WARM_UP = 2
+_WARM_UP = {"cpu": 2, "cuda": 8}  # steps before those that count; on a GPU some are before the recording
 # a forward of one image of 224x224 by the ResNet, multiply and add counted as two
 _GFLOP = {50: 8.2, 18: 3.6}
 # images through the network, a backward pass counted as two: both levels, the second order, teacher and prediction
@@ -136,7 +137,7 @@ def medians(ways: dict[str, Callable], frames: Sequence[Frame], device: torch.de
             way(frame, source)
             synchronise(device)
             seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values[_WARM_UP:])) for name, values in seconds.items()}
+    return {name: float(np.median(values[_WARM_UP[device.type] :])) for name, values in seconds.items()}
 
 
 def gradient(
@@ -159,7 +160,8 @@ def plain_gradient(learner: Learner, frame: Frame, source: Frame) -> Tensor:
 
 
 def peak(device: torch.device) -> float:
-    """GFLOP/s that a large batched convolution reaches, the best of ten."""
+    """GFLOP/s that a large batched convolution reaches in fp32, the best of ten."""
+    set_up_gpus(tf32=False)
     image, weight = torch.randn(16, 256, 56, 56, device=device), torch.randn(256, 256, 3, 3, device=device)
     seconds = []
     for _ in range(10):
@@ -178,23 +180,32 @@ class Row(NamedTuple):
     memory: float
 
 
-def memory_of(mode: str, depth: int, device: str) -> float:
-    """GB that a process takes at most which runs a few steps of one mode, of the host's memory, or of the GPU's."""
-    command = [sys.executable, __file__, f"--memory_of={mode}", "--depths", str(depth), "--device", device]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+def memory_of(mode: str, depth: int, device: torch.device) -> float:
+    """GB that a few steps of one mode take at most: of a process of their own, or of the GPU's memory."""
+    if device.type == "cpu":
+        command = [sys.executable, __file__, f"--memory_of={mode}", "--depths", str(depth), "--device", "cpu"]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_reserved(device)
+    run_some(mode, depth, device)
+    return (torch.cuda.max_memory_reserved(device) - before) / 1024**3
 
 
-def run_for_memory(mode: str, depth: int, device: torch.device) -> None:
-    """Print the peak of this process's memory, GB, on the host by Linux's means."""
+def run_some(mode: str, depth: int, device: torch.device) -> None:
+    """A few steps of one mode, and its recording."""
     generator = torch.Generator().manual_seed(0)
     options = modes_on(device).get(mode, {})
     learner = make(depth, device, **options)
     step = plain_steps(learner) if mode == PLAIN else steps(learner, "tf32" in options)
-    for index in range(4 if device.type == "cpu" else 8):
+    for index in range(_WARM_UP[device.type] + 2):
         step(moved(random_frame(generator, index), device), moved(random_frame(generator, index), device))
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_reserved(device) / 1024**3)
-        return
+
+
+def print_memory(mode: str, depth: int) -> None:
+    """Print the peak of this process's memory, GB; Linux only."""
+    run_some(mode, depth, torch.device("cpu"))
     # not resource's ru_maxrss, which begins with that of the process that this one was forked from
     lines = Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024**2)
@@ -203,8 +214,9 @@ def run_for_memory(mode: str, depth: int, device: torch.device) -> None:
 def measure(depth: int, rounds: int, device: torch.device) -> dict[str, Row]:
     """All modes, and the plain step first."""
     generator = torch.Generator().manual_seed(0)
-    frames = [moved(random_frame(generator, index), device) for index in range(rounds + _WARM_UP)]
+    frames = [moved(random_frame(generator, index), device) for index in range(rounds + _WARM_UP[device.type])]
     modes = modes_on(device)
+    memory = {name: memory_of(name, depth, device) for name in (PLAIN, *modes)}  # while nothing else is there
     learners = {mode: make(depth, device, **options) for mode, options in modes.items()}
     first = learners["exact (default)"]
     wanted = gradient(first, *frames[:2], torch.float64)
@@ -218,7 +230,7 @@ def measure(depth: int, rounds: int, device: torch.device) -> dict[str, Row]:
     ways = {mode: steps(learner, "tf32" in modes[mode]) for mode, learner in learners.items()}
     ways = {PLAIN: plain_steps(first), **ways}
     seconds = medians(ways, frames, device)
-    return {name: Row(seconds[name], errors[name], memory_of(name, depth, str(device))) for name in ways}
+    return {name: Row(seconds[name], errors[name], memory[name]) for name in ways}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -233,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     if options.memory_of:
-        run_for_memory(options.memory_of, options.depths[0], device)
+        print_memory(options.memory_of, options.depths[0])
         return
     at_most = peak(device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -246,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             work = _FORWARDS.get(name.removesuffix(" --cuda_graph"))
             share = f"{work * _GFLOP[depth] / row.seconds / at_most:.0%}" if work else ""
             ratio = rows[PLAIN].seconds / row.seconds
-            print(f"| {name} | {row.seconds:.2f} | {ratio:.2f} | {row.error:.0e} | {share} | {row.memory:.1f} |")
+            print(f"| {name} | {row.seconds:.3f} | {ratio:.2f} | {row.error:.0e} | {share} | {row.memory:.1f} |")
         print()
 
 

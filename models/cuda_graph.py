@@ -70,6 +70,7 @@ def _on(device: torch.device, part: Mapping[str, object]) -> Frame:
 def record(run: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
     """Record what a function launches, without running it -> what plays it, and the terms that playing fills."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # other threads may go on: the reader pins memory meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         terms = run()
     return graph.replay, terms
