@@ -2,7 +2,7 @@
 
 Autograd takes the derivative of a convolution's backward pass with respect to the weights by another convolution, which
 is slow, and that of group normalisation's by dozens of passes over the image. With both, a step of second order takes
-5 % less time on two cores with AVX-512, with the same gradient.
+7 % less time on two cores with AVX-512, with the same gradient.
 """
 
 import torch
@@ -104,29 +104,37 @@ class _GroupNormBackward(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, to_x, to_w, to_b):
+        """All three are sums of of_y, to_x and z, times a number for each channel of each image, which sums over the
+
+        image give.
+        """
         of_y, x, w, mean, r = ctx.saved_tensors
-        n, c, height, width = x.shape
-        groups, to_x = ctx.groups, to_x.contiguous()
+        (n, c, *_), groups = x.shape, ctx.groups
 
-        def p(t: Tensor) -> Tensor:
-            return _group_norm_backward(t, x, mean, r, None, n, c, height * width, groups, [True, False, False])[0]
+        def by_channel(t: Tensor) -> Tensor:
+            return t.reshape(n, c, -1)
 
-        def by_group(t: Tensor) -> Tensor:
-            return t.view(n, groups, -1)
+        def of_group(t: Tensor) -> Tensor:
+            return t.view(n, groups, 1).expand(n, groups, c // groups).reshape(n, c, 1)
 
-        def mean_product(one: Tensor, other: Tensor) -> Tensor:
-            one, other = (t.reshape(n * groups, 1, -1) for t in (one, other))
-            return torch.bmm(one, other.mT).view(n, groups, 1) / one.shape[2]
+        def average(sums: Tensor) -> Tensor:
+            return of_group(sums.view(n, groups, -1).sum(2) / (x[0].numel() / groups))
 
-        w, to_w, to_b = (t.view(1, c, 1, 1) for t in (w, to_w, to_b))
-        r = r.view(n, groups, 1)
-        z = ((by_group(x) - mean.view(n, groups, 1)) * r).view_as(x)
-        t = of_y * w
-        along_z, along_z_to, along = mean_product(t, z), mean_product(to_x, z), mean_product(t, to_x)
-        along = along - by_group(t).mean(2, keepdim=True) * by_group(to_x).mean(2, keepdim=True) - along_z * along_z_to
-        p_to_x = p(to_x)
-        for_y = (p_to_x * w).addcmul_(z, to_w).add_(to_b)
-        for_z = torch.addcmul(by_group(t) * (-r * along_z_to), by_group(to_x), -r * along_z).view_as(x)
-        for_x = p(for_z.addcmul_(of_y, to_w))
-        by_group(for_x).addcmul_(by_group(z), -r * r * along)
-        return for_y, for_x, torch.einsum("nchw,nchw->c", of_y, p_to_x), None, None, None
+        def product(one: Tensor, other: Tensor) -> Tensor:
+            return torch.bmm(one.view(n * c, 1, -1), other.view(n * c, -1, 1)).view(n, c, 1)
+
+        r, mean, (w, to_w, to_b) = of_group(r), of_group(mean), (t.view(1, c, 1) for t in (w, to_w, to_b))
+        z = torch.addcmul(-mean * r, by_channel(x), r)
+        y, to = by_channel(of_y), by_channel(to_x.contiguous())
+        yz, to_z, y_to, sum_y, sum_to = product(y, z), product(to, z), product(y, to), y.sum(2, True), to.sum(2, True)
+        # p(to_x) = r * (to_x - m_to - z * m_to_z), and so for t = w * of_y
+        m_to, m_to_z, m_t, m_tz = (average(sums) for sums in (sum_to, to_z, w * sum_y, w * yz))
+        for_y = torch.addcmul(to_b - w * r * m_to, to, w * r).addcmul_(z, to_w - w * r * m_to_z)
+        for_w = (r * (y_to - m_to * sum_y - m_to_z * yz)).sum((0, 2))
+        # for_x = p(u) - r^2 * z * cov(t, to_x), of what is left beside z
+        of_y_in_u, of_to_in_u = to_w - w * r * m_to_z, -r * m_tz
+        m_u, m_uz = (average(of_y_in_u * a + of_to_in_u * b) for a, b in ((sum_y, sum_to), (yz, to_z)))
+        covariance = average(w * y_to) - m_t * m_to - m_tz * m_to_z
+        for_x = torch.addcmul(-r * m_u, y, r * of_y_in_u).addcmul_(to, r * of_to_in_u)
+        for_x.addcmul_(z, -r * m_uz - r * r * covariance)
+        return for_y.view_as(x), for_x.view_as(x), for_w, None, None, None

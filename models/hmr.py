@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from models.joint_branch import JOINT_FEATURES, JointBranch
@@ -60,15 +61,18 @@ class HMR(ResNet):
         return self.iterate(self.features(image), start)
 
     def features(self, image: Tensor) -> Tensor:
-        """What the ResNet sees in normalised images (B,3,224,224): (B,F), in fp32 whatever it computes in."""
+        """What the ResNet sees in normalised images (B,3,224,224): (B,F), as precise as they are."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.in_bf16):
-            return super().forward(image).float()
+            return super().forward(image).to(image)
 
     def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
         """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
         pose, shape, cam = start
+        # the features stay, so that their share of the first layer, most of the head's work, is computed once
+        of_features, of_estimate = self.fc1.weight.split([features.shape[1], sum(_SIZES.values())], dim=1)
+        share = F.linear(features, of_features, self.fc1.bias)
         for _ in range(_ITERATIONS):
-            first = self.fc1(torch.cat([features, pose, shape, cam], dim=1))
+            first = share + F.linear(torch.cat([pose, shape, cam], dim=1), of_estimate)
             hidden = self.drop2(self.fc2(self.drop1(first)))
             pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
         seen = Features(features[:, : self.image_features], first)

@@ -68,6 +68,10 @@ _OTHERS = ((0.3, ()), (0.15, ("SmallToe", "BigToe", "Heel")))
 _LEAST_CONFIDENCE = (0.02, 0.5)  # from which, lowest to highest, the others say that they found a joint
 CUT_SHARE = 0.06  # of the pictures end at a part of the person, of which nothing is guessed
 LOST_SHARE = 0.02  # of each arm, leg and face
+# people of whom the detector leaves out what their head hides of their face, and every now and then some joint
+HIDDEN_SHARE = 0.35
+_EDGE = 0.3  # deviation of the cosine at which a part of the face is hidden, and how far below 0 that is
+MISSED_SHARE = 0.04
 # what is taken for that of the other side, and how often: everything, legs, arms, face
 EXCHANGED = (
     (0.005, ("",)),
@@ -75,11 +79,13 @@ EXCHANGED = (
     (0.005, ("Shoulder", "Elbow", "Wrist")),
     (0.005, ("Eye", "Ear")),
 )
+FACE = ("Nose", "Eye", "Ear")
+_EARS = rows([f"OP {s}Ear" for s in "RL"], DETECTED23)
 # what disappears together
 GROUPS = (
     *(tuple(f"OP {s}{part}" for part in ("Elbow", "Wrist")) for s in "RL"),
     *(tuple(f"OP {s}{part}" for part in ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")) for s in "RL"),
-    ("OP Nose", "OP REye", "OP LEye", "OP REar", "OP LEar"),
+    tuple(name for name in DETECTED23 if name.endswith(FACE)),
 )
 LEAST_FOUND = 4  # joints, of which fewer make nobody
 NOBODY_SHARE = 0.15  # of the pictures in which the detector finds nobody
@@ -226,6 +232,8 @@ class Detector:
         """x, y in units of the image plane at 1 m, and the confidence: (B,23,3)."""
         places, depth = views.in_camera[:, SEEN_ROWS].split([2, 1], dim=-1)
         found = self._find(draw, views.in_camera[:, SPIN], places / depth, 1 / depth)
+        hidden = _hidden(draw, views.in_camera[:, SEEN_ROWS]) | draw.happens(MISSED_SHARE, len(found), 23)
+        found[..., 2] *= ~(draw.happens(HIDDEN_SHARE, len(found), 1) & hidden)
         found[..., 2][(found[..., 2] > 0).sum(1) < LEAST_FOUND] = 1
         return found
 
@@ -308,6 +316,14 @@ def _lost(draw: Draw, size: int) -> Tensor:
     for group in GROUPS:
         lost |= draw.happens(LOST_SHARE, size, 1) & torch.tensor([name in group for name in DETECTED23])
     return lost
+
+
+def _hidden(draw: Draw, joints: Tensor) -> Tensor:
+    """Parts of the face that are behind the head, (B,23) bool, of joints (B,23,3) m before the camera."""
+    middle = joints[:, _EARS].mean(1, keepdim=True)
+    out, towards = joints - middle, -middle
+    facing = (out * towards).sum(-1) / (out.norm(dim=-1) * towards.norm(dim=-1)).clamp(min=1e-6)
+    return _named(FACE) & (facing < _EDGE * (draw.normal(len(joints), 1) - 1))
 
 
 def _cut(draw: Draw, places: Tensor) -> Tensor:

@@ -128,6 +128,7 @@ def faultless(monkeypatch) -> None:
         monkeypatch.setattr(detections, name, 0.0)
     monkeypatch.setattr(detections, "_MEDIAPIPE_SHARE", 1.0)
     monkeypatch.setattr(detections, "EXCHANGED", ())
+    monkeypatch.setattr(detections, "HIDDEN_SHARE", 0.0)
 
 
 def in_metres(found: torch.Tensor, views: Views) -> torch.Tensor:
@@ -212,6 +213,24 @@ def test_some_detectors_have_no_feet_and_some_pictures_end_at_the_knees(views, f
     monkeypatch.setattr(detections, "CUT_SHARE", 1.0)
     cut = Detector(mistakes_of(views))(Draw(1), views)[..., 2] == 0
     assert cut.any(1).float().mean() > 0.9 and (cut.sum(1) < 20).all()
+
+
+def test_what_the_head_hides_of_a_face_is_left_out_now_and_then(views, faultless, monkeypatch):
+    monkeypatch.setattr(detections, "HIDDEN_SHARE", 1.0)
+    monkeypatch.setattr(detections, "MISSED_SHARE", 0.0)
+    monkeypatch.setattr(detections, "_EDGE", 0.0)
+    found = Detector(mistakes_of(views))(Draw(1), views)[..., 2] > 0
+    nose, *ears = rows(["OP Nose", "OP REar", "OP LEar"], DETECTED23)
+    places = views.in_camera[:, SEEN]
+    depth = places[..., 2]
+    # somebody far away who shows their nose has it before their ears, and the nearer ear is the one that is seen
+    far = views.in_camera[:, 0, 2] > 6
+    clear = far & ((depth[:, ears].mean(1) - depth[:, nose]).abs() > 0.03)
+    assert torch.equal(found[clear, nose], (depth[:, nose] < depth[:, ears].mean(1))[clear])
+    aside = far & ((depth[:, ears[0]] - depth[:, ears[1]]).abs() > 0.05)
+    assert torch.equal(found[aside][:, ears[0]], (depth[:, ears[0]] < depth[:, ears[1]])[aside])
+    body = [row for row, name in enumerate(DETECTED23) if not name.endswith(detections.FACE)]
+    assert clear.sum() > 50 and aside.sum() > 20 and found[:, body].all()
 
 
 def test_at_least_so_many_joints_are_found_that_there_is_somebody(skeleton, poses, detector):
