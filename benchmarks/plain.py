@@ -4,38 +4,16 @@ One forward for each image, the whole mesh for each prediction, MAML's clone, Py
 teacher's weights.
 """
 
-from collections.abc import Sequence
+import copy
 
 import torch
 from torch import Tensor, nn
 
 import boa
-from models.hmr import HMR
 from models.learner import Learner
 from models.prediction import predict
 from utils import losses
-from utils.geometry import rot6d_to_rotmat
-from utils.structures import Frame, Prediction, SmplParams
-
-
-class PlainHMR(HMR):
-    """The network whose first layer looks at the features again in each iteration."""
-
-    @classmethod
-    def of(cls, model: HMR) -> "PlainHMR":
-        """With the same weights."""
-        mean_params = {name: getattr(model, f"init_{name}")[0].cpu().numpy() for name in ("pose", "shape", "cam")}
-        network = cls(mean_params, model.depth, model.norm).eval().to(model.fc1.weight.device)
-        network.load_state_dict(model.state_dict())
-        return network
-
-    def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
-        """As HMR's."""
-        pose, shape, cam = start
-        for _ in range(3):
-            hidden = self.fc2(self.fc1(torch.cat([features, pose, shape, cam], dim=1)))
-            pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
-        return SmplParams(rot6d_to_rotmat(pose).view(-1, 24, 3, 3), shape, cam)
+from utils.structures import Frame, Prediction
 
 
 class Plain:
@@ -49,8 +27,7 @@ class Plain:
         from learn2learn.algorithms import MAML
 
         self.learner, self.body = learner, learner.body
-        self.model = PlainHMR.of(learner.model)
-        self.teacher = PlainHMR.of(learner.teacher).requires_grad_(False)
+        self.model, self.teacher = copy.deepcopy(learner.model), copy.deepcopy(learner.teacher)
         self.maml = MAML(self.model, lr=learner.probe.lr, first_order=False)
         group = learner.optimizer.param_groups[0]
         rates = {"lr": group["lr"], "betas": group["betas"]}

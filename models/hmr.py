@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from models.joint_branch import JOINT_FEATURES, JointBranch
@@ -68,11 +67,8 @@ class HMR(ResNet):
     def iterate(self, features: Tensor, start: Sequence[Tensor]) -> SmplParams:
         """Correct an estimate of pose (B,144), shape (B,10) and cam (B,3) by features (B,F)."""
         pose, shape, cam = start
-        # the features stay, so that their share of the first layer, most of the head's work, is computed once
-        of_features, of_estimate = self.fc1.weight.split([features.shape[1], sum(_SIZES.values())], dim=1)
-        share = F.linear(features, of_features, self.fc1.bias)
         for _ in range(_ITERATIONS):
-            first = share + F.linear(torch.cat([pose, shape, cam], dim=1), of_estimate)
+            first = self.fc1(torch.cat([features, pose, shape, cam], dim=1))
             hidden = self.drop2(self.fc2(self.drop1(first)))
             pose, shape, cam = self.decpose(hidden) + pose, self.decshape(hidden) + shape, self.deccam(hidden) + cam
         seen = Features(features[:, : self.image_features], first)

@@ -95,10 +95,11 @@ class FiniteDifference:
         weights, at_w, v = map(list, zip(*parts, strict=True))
         exact = self._exact(weights, lower, v) if self.steps % self.check_every == 0 else None
         e = STEP * _norm(weights) / _norm(v).clamp(min=torch.finfo(torch.float32).tiny)
-        with _moved(weights, torch._foreach_mul(v, e)), _Repeat(self.at_w.choices), torch.enable_grad():
-            shifted = torch.autograd.grad(lower(), weights)
-        change = torch._foreach_mul(torch._foreach_sub(shifted, at_w), -self.rate / e)
-        torch._foreach_add_(v, change)
+        there = torch._foreach_addcmul(weights, v, [e] * len(v))
+        with _moved(weights, there), _Repeat(self.at_w.choices), torch.enable_grad():
+            change = torch.autograd.grad(lower(), weights)
+        torch._foreach_sub_(change, at_w)
+        torch._foreach_addcmul_(v, change, [-self.rate / e] * len(v))
         self.at_w.choices.clear()  # as large as all that the network sees of a frame
         if exact:
             self._check(v, exact)
@@ -125,11 +126,13 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _moved(weights: list[Tensor], by: Sequence[Tensor]) -> Iterator[None]:
-    """Weights elsewhere for a while; they come back without rounding."""
-    kept = [weight.clone() for weight in weights]
-    torch._foreach_add_(weights, by)
+def _moved(weights: list[Tensor], there: Sequence[Tensor]) -> Iterator[None]:
+    """Weights elsewhere for a while, and then, untouched meanwhile, back."""
+    kept = [weight.data for weight in weights]
     try:
+        for weight, place in zip(weights, there, strict=True):
+            weight.data = place
         yield
     finally:
-        torch._foreach_copy_(weights, kept)
+        for weight, place in zip(weights, kept, strict=True):
+            weight.data = place
