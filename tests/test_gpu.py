@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import boa
+import runs
 from models import cuda_graph
 from models.hmr import HMR, load_mean_params
 from models.joint_branch import JointBranch
@@ -19,6 +20,7 @@ from models.prior import PosePrior
 from streams import DEMO_ASSETS
 from utils import losses
 from utils.device import set_up_gpus
+from utils.errors import UserError
 from utils.joints import SPIN
 from utils.structures import Frame
 
@@ -204,6 +206,23 @@ def test_what_is_recorded_is_played_with_the_inputs_of_each_frame(parts, monkeyp
     assert len(played) == 10 - 2 - 3
     assert numbers == pytest.approx(expected[0], rel=1e-6) and jumps == expected[2]
     torch.testing.assert_close(joints, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "words"),
+    [
+        ("cpu", [], "needs an NVIDIA GPU"),
+        ("cuda", ["--second_order", "fd"], "--second_order fd"),
+        ("cuda", ["--retrieval"], "--retrieval"),
+        ("cuda", ["--revert_jumps"], "--revert_jumps"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_at_the_door(monkeypatch, tmp_path, device, flags, words):
+    monkeypatch.setattr(runs, "choose_device", lambda wanted: torch.device(device))
+    options = boa.read_options(["--name", "x", "--expdir", str(tmp_path), "--cuda_graph", *flags])
+    with pytest.raises(UserError, match=words):
+        runs.open_run(options, with_source=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
