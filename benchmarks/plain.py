@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import boa
+from models.hmr import Subsampled
 from models.learner import Learner
 from models.prediction import predict
 from utils import losses
@@ -28,6 +29,9 @@ class Plain:
 
         self.learner, self.body = learner, learner.body
         self.model, self.teacher = copy.deepcopy(learner.model), copy.deepcopy(learner.teacher)
+        for part in [*self.model.modules(), *self.teacher.modules()]:
+            if isinstance(part, Subsampled):
+                part.__class__, part.stride = nn.Conv2d, (part.every, part.every)  # as torchvision has it
         self.maml = MAML(self.model, lr=learner.probe.lr, first_order=False)
         group = learner.optimizer.param_groups[0]
         rates = {"lr": group["lr"], "betas": group["betas"]}

@@ -1,9 +1,12 @@
 """Body, prior, network, geometry and crops against independent statements of the same thing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import smplx
 import torch
+import torchvision
 import toys
 from scipy.spatial.transform import Rotation
 
@@ -112,6 +115,24 @@ def test_a_checkpoint_says_which_network_it_is(world, tmp_path, depth, norm, pre
     with torch.no_grad():
         for ours, theirs in zip(loaded(image), saved(image), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_trunk_is_torchvisions_resnet_with_its_weights_and_gradients(depth):
+    torch.manual_seed(0)
+    network = HMR(toys.mean_params(), depth)
+    trunk = getattr(torchvision.models, f"resnet{depth}")(norm_layer=partial(torch.nn.GroupNorm, 4))
+    trunk.fc = torch.nn.Identity()
+    state = network.state_dict()
+    trunk.load_state_dict({name: state[name] for name in trunk.state_dict()})
+    image = torch.randn(2, 3, 65, 65)
+    found, expected = network.features(image), trunk(image)
+    torch.testing.assert_close(found, expected)
+    names = [name for name, _ in trunk.named_parameters()]
+    gradients = torch.autograd.grad(found.square().sum(), [network.get_parameter(name) for name in names])
+    wanted = torch.autograd.grad(expected.square().sum(), [trunk.get_parameter(name) for name in names])
+    for gradient, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 
 
 def test_a_half_precision_checkpoint_is_widened(world, tmp_path):
