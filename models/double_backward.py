@@ -104,10 +104,7 @@ class _GroupNormBackward(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, to_x, to_w, to_b):
-        """All three are sums of of_y, to_x and z, times a number for each channel of each image, which sums over the
-
-        image give.
-        """
+        """All three combine of_y, to_x and z with factors for each channel, made of sums over the image."""
         of_y, x, w, mean, r = ctx.saved_tensors
         (n, c, *_), groups = x.shape, ctx.groups
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.geometry import rot6d_to_rotmat
-from utils.joints import DETECTED23, JOINTS49, SMPL24, SPIN_TWINS, flip_permutation, rows
+from utils.joints import DETECTED23, FACE5, JOINTS49, SMPL24, SPIN_TWINS, flip_permutation, rows
 from utils.structures import SmplParams
 
 JOINT_FEATURES = 1024
@@ -23,7 +23,6 @@ _USUAL_SCALE = 1.8  # of a standing body whose joints have a deviation of 1
 _MIRRORED = {"joint": (-1.0, 1.0, 1.0), "rot6d": (1.0, -1.0, -1.0, 1.0, -1.0, 1.0), "cam": (1.0, -1.0, 1.0)}
 _OTHER = {"joint": flip_permutation(JOINTS49), "rot6d": flip_permutation(SMPL24)}
 _LEAST_SPREAD = 0.02  # of the crop; fewer than two joints have none
-_FACE = ("OP Nose", "OP REye", "OP LEye", "OP REar", "OP LEar")
 
 
 class JointBranch(nn.Module):
@@ -50,7 +49,7 @@ class JointBranch(nn.Module):
             self.register_buffer(f"init_{name}", torch.as_tensor(mean_params[name], dtype=torch.float32)[None])
         # buffers, as a list would be copied to a GPU, which waits, whenever it is an index
         indices = {"picks": [rows(DETECTED23, JOINTS49), SPIN_TWINS]}
-        indices["is_face"] = [[name in _FACE] for name in DETECTED23]
+        indices["is_face"] = [[name in FACE5] for name in DETECTED23]
         indices |= {f"other_{name}": index for name, index in _OTHER.items()}
         indices |= {f"mirrored_{name}": signs for name, signs in _MIRRORED.items()}
         for name, numbers in indices.items():

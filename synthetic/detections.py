@@ -17,6 +17,7 @@ from utils.geometry import axis_angle_to_rotmat
 from utils.joints import (
     CONFIDENT,
     DETECTED23,
+    FACE5,
     HIPS,
     JOINTS49,
     LIMBS,
@@ -79,13 +80,12 @@ EXCHANGED = (
     (0.005, ("Shoulder", "Elbow", "Wrist")),
     (0.005, ("Eye", "Ear")),
 )
-FACE = ("Nose", "Eye", "Ear")
 _EARS = rows([f"OP {s}Ear" for s in "RL"], DETECTED23)
 # what disappears together
 GROUPS = (
     *(tuple(f"OP {s}{part}" for part in ("Elbow", "Wrist")) for s in "RL"),
     *(tuple(f"OP {s}{part}" for part in ("Knee", "Ankle", "Heel", "BigToe", "SmallToe")) for s in "RL"),
-    tuple(name for name in DETECTED23 if name.endswith(FACE)),
+    FACE5,
 )
 LEAST_FOUND = 4  # joints, of which fewer make nobody
 NOBODY_SHARE = 0.15  # of the pictures in which the detector finds nobody
@@ -323,7 +323,7 @@ def _hidden(draw: Draw, joints: Tensor) -> Tensor:
     middle = joints[:, _EARS].mean(1, keepdim=True)
     out, towards = joints - middle, -middle
     facing = (out * towards).sum(-1) / (out.norm(dim=-1) * towards.norm(dim=-1)).clamp(min=1e-6)
-    return _named(FACE) & (facing < _EDGE * (draw.normal(len(joints), 1) - 1))
+    return _named(FACE5) & (facing < _EDGE * (draw.normal(len(joints), 1) - 1))
 
 
 def _cut(draw: Draw, places: Tensor) -> Tensor:

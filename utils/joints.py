@@ -196,6 +196,7 @@ def joint_names(confidence: Iterable[float]) -> str:
 
 # what detectors find: OpenPose's joints without those that it computes from others
 DETECTED23 = [name for name in OPENPOSE25 if name]
+FACE5 = [name for name in DETECTED23 if name.endswith(("Nose", "Eye", "Ear"))]
 
 
 def _spin_twin(name: str) -> str:
